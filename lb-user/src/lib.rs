@@ -1,0 +1,2 @@
+//! Weir's daemon and command line.
+#![warn(missing_docs)]

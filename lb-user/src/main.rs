@@ -1,0 +1,3 @@
+//! `weir`, the daemon and its command line.
+
+fn main() {}
