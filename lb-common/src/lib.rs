@@ -4,3 +4,16 @@
 //! daemon feeds it configuration, and every decision either of them takes is a function of this crate that the host can test.
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
+#![deny(unsafe_code)]
+
+pub mod abi;
+pub mod addr;
+pub mod flow;
+pub mod packet;
+pub mod reason;
+pub mod siphash;
+pub mod wire;
+
+pub use addr::Address;
+pub use flow::FlowKey;
+pub use reason::{Action, Reason};

@@ -1,0 +1,137 @@
+//! Backends: listening sockets, each in one slot of the socket array.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The state of a slot, indexed like the socket array.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BackendState {
+    /// Counts the sockets that have had this slot: a UDP flow that remembers another number has lost its worker.
+    pub generation: u32,
+    /// [`state_flags`].
+    pub flags: u32,
+}
+
+/// The flags of a [`BackendState`].
+pub mod state_flags {
+    /// No new flow goes to this socket: it is draining, or nobody serves it.
+    pub const CLOSED_TO_NEW: u32 = 1;
+}
+
+/// Why a socket was selected: the index of its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Cause {
+    /// A SYN.
+    Syn = 0,
+    /// Another TCP segment that reached the listener: the ACK of a SYN cookie.
+    CookieAck = 1,
+    /// A connection that another listener left behind when it closed.
+    Migration = 2,
+    /// A datagram of a flow that has no worker yet, by the hash.
+    Udp = 3,
+    /// A datagram of a flow that the flow table knows.
+    UdpFlow = 4,
+    /// A QUIC packet whose connection ID names the worker.
+    QuicConnectionId = 5,
+    /// The table named a socket that is closed, draining or unserved: this is the next one.
+    Override = 6,
+}
+
+impl Cause {
+    /// Every cause, in the order of their counters.
+    pub const ALL: [Self; 7] =
+        [Self::Syn, Self::CookieAck, Self::Migration, Self::Udp, Self::UdpFlow, Self::QuicConnectionId, Self::Override];
+
+    /// The name in metrics and in output for machines.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::CookieAck => "cookie_ack",
+            Self::Migration => "migration",
+            Self::Udp => "udp",
+            Self::UdpFlow => "udp_flow",
+            Self::QuicConnectionId => "quic_connection_id",
+            Self::Override => "override",
+        }
+    }
+}
+
+/// One CPU's counters of one slot. They start at zero with each generation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BackendCounters {
+    /// How often the XDP program chose it for a packet that opens a flow.
+    pub chosen: u64,
+    /// How often the selector selected it, indexed by [`Cause`].
+    pub selected: [u64; Cause::ALL.len()],
+    /// How many connections were accepted from it.
+    pub accepted: u64,
+}
+
+/// Why the selector left the choice to the kernel's own hash (Linux's `reuseport_select_sock_by_hash`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum SelectionMiss {
+    /// The group is no service (any more), and its program is about to be detached.
+    NoGroup = 0,
+    /// The service has no table, or the table is empty.
+    NoTable = 1,
+    /// The packet's headers could not be read.
+    Unreadable = 2,
+    /// No socket near the flow's place in the table is open to new flows.
+    NoSocket = 3,
+    /// A new UDP flow was not entered in the flow table because this CPU has spent its share of this second: the hash alone decided.
+    FlowNotKept = 4,
+}
+
+impl SelectionMiss {
+    /// Every miss, in the order of their counters.
+    pub const ALL: [Self; 5] = [Self::NoGroup, Self::NoTable, Self::Unreadable, Self::NoSocket, Self::FlowNotKept];
+
+    /// The name in metrics and in output for machines.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoGroup => "no_group",
+            Self::NoTable => "no_table",
+            Self::Unreadable => "unreadable",
+            Self::NoSocket => "no_socket",
+            Self::FlowNotKept => "flow_not_kept",
+        }
+    }
+}
+
+/// One CPU's counters of what the selector could not do, indexed by [`SelectionMiss`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SelectorCounters {
+    /// Indexed by [`SelectionMiss`].
+    pub missed: [u64; SelectionMiss::ALL.len()],
+}
+
+/// What hangs on each listening socket that is a backend, so that an accepted connection is counted for its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SocketTag {
+    /// The socket's slot in the socket array.
+    pub slot: u32,
+    /// The slot's generation when the socket joined.
+    pub generation: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_are_in_the_order_of_the_counters() {
+        for (index, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, index);
+        }
+        for (index, miss) in SelectionMiss::ALL.into_iter().enumerate() {
+            assert_eq!(miss as usize, index);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The layouts that the programs in the kernel and the daemon share: the keys and values of the maps.
+//!
+//! Every type is `repr(C)` without implicit padding (zerocopy's derive refuses it), so that the bytes the daemon writes are the bytes
+//! the programs read. Numbers are in the machine's byte order. A change to any type here, to [`crate::FlowKey`], to the hash, to
+//! [`crate::Reason`] or to a map's type or size in lb-ebpf's `maps.rs` raises [`ABI_VERSION`]; the socket array alone has a shape that
+//! never changes, and every version adopts it.
+
+mod backend;
+mod event;
+mod service;
+mod settings;
+mod table;
+
+pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
+pub use event::{Event, EventKind, SocketFacts};
+pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
+pub use settings::{InsertBudget, Settings, UdpFlow};
+pub use table::{NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
+
+/// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
+/// of its own and moves the data plane over.
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 2 } else { 1 };
+
+/// How many slots the socket array has. It is pinned outside the version's directory and outlives versions: this never changes.
+pub const SOCKET_SLOTS: u32 = 65_536;
+
+/// The most services, for all time of one load; index 0 stands for "no service".
+pub const MAX_SERVICES: u32 = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FlowKey;
+
+    /// The sizes that an ABI version stands for: a change here without a new [`ABI_VERSION`] breaks running data planes.
+    #[test]
+    fn sizes_and_alignments_of_version_1() {
+        fn check<T>(size: usize, align: usize) {
+            assert_eq!((size_of::<T>(), align_of::<T>()), (size, align), "{}", core::any::type_name::<T>());
+        }
+        check::<FlowKey>(40, 8);
+        check::<ServiceKey>(24, 8);
+        check::<ServiceRecord>(24, 8);
+        check::<GroupKey>(24, 8);
+        check::<GroupRecord>(8, 4);
+        check::<Counter>(16, 8);
+        check::<ServiceCounters>(17 * 16, 8);
+        check::<PortBitmap>(16_384, 8);
+        check::<BackendState>(8, 4);
+        check::<BackendCounters>(72, 8);
+        check::<SelectorCounters>(40, 8);
+        check::<SocketTag>(8, 4);
+        check::<UdpFlow>(8, 4);
+        check::<InsertBudget>(16, 8);
+        check::<Settings>(40, 8);
+        check::<Event>(16, 8);
+        check::<SocketFacts>(24, 8);
+    }
+}
