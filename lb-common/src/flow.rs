@@ -98,7 +98,7 @@ mod tests {
     }
 
     /// Computed once with the reference implementation, see the test above for the bytes.
-    const GOLDEN: [u64; 3] = [0x8798c9bf15f4228f, 0x5e3d1d42c979de85, 0xcff0c3e405f54158];
+    const GOLDEN: [u64; 3] = [0x8798_c9bf_15f4_228f, 0x5e3d_1d42_c979_de85, 0xcff0_c3e4_05f5_4158];
 
     #[test]
     fn every_field_counts() {

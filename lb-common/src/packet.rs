@@ -27,7 +27,7 @@ impl<'a> Window<'a> {
     /// (`bpf_xdp_adjust_head` and its like end the lifetime).
     #[inline(always)]
     #[must_use]
-    pub const unsafe fn new(start: usize, end: usize) -> Self {
+    pub unsafe fn new(start: usize, end: usize) -> Self {
         Self { start: core::ptr::with_exposed_provenance(start), end: core::ptr::with_exposed_provenance(end), bytes: PhantomData }
     }
 

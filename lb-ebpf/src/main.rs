@@ -1,11 +1,59 @@
-//! Weir's programs in the kernel.
+//! Weir's programs in the kernel: the way of a packet on one screen.
+//!
+//! `ingress` (XDP) looks at each packet once and names what it is; `select_socket` (sk_reuseport) chooses the worker of a packet that
+//! reached a SO_REUSEPORT group, with the same function over the same maps; the programs of [`observe`] tell the daemon which listeners
+//! begin and end, and count what is accepted.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused_imports, reason = "on a host only the types are checked"))]
 
-#[cfg(not(target_arch = "bpf"))]
-fn main() {}
+mod classify;
+mod deliver;
+mod maps;
+mod observe;
+mod parse;
+mod reuseport;
+mod select;
+mod verdict;
+
+use aya_ebpf::{
+    macros::{sk_reuseport, xdp},
+    programs::{SkReuseportContext, XdpContext},
+};
+
+use crate::{deliver::Delivered, parse::Packet, verdict::Verdict};
+
+/// The XDP program: attached to each interface that Weir serves.
+#[xdp(frags)]
+pub fn ingress(ctx: XdpContext) -> u32 {
+    let packet = Packet::new(&ctx);
+    let result = balance(&packet);
+    verdict::finish(&packet, result)
+}
+
+#[inline(always)]
+fn balance(packet: &Packet) -> Result<Delivered, Verdict> {
+    let flow = parse::flow(packet)?;
+    let service = classify::service(&flow)?;
+    let backend = select::backend(packet, &flow, &service)?;
+    deliver::to(&service, &backend)
+}
+
+/// The selector: attached to each SO_REUSEPORT group that is a service.
+#[sk_reuseport(migrate)]
+pub fn select_socket(ctx: SkReuseportContext) -> u32 {
+    reuseport::select(&ctx)
+}
+
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {
     loop {}
 }
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

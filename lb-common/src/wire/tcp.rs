@@ -83,9 +83,8 @@ impl Options {
         let mut options = Self::default();
         loop {
             bytes = match *bytes {
-                [] | [0, ..] => return options,
                 [1, ref rest @ ..] => rest,
-                [_] => return options,
+                [] | [0, ..] | [_] => return options,
                 [kind, length, ..] => {
                     let Some((option, rest)) = bytes.split_at_checked(usize::from(length).max(2)) else { return options };
                     if length < 2 {

@@ -1,0 +1,75 @@
+//! Every map: key -> value, who writes it, who reads it, how full it may get.
+//!
+//! The daemon pins them all under its instance's directory, by these names. Sizes marked "set at load" are the daemon's limits.
+
+use aya_ebpf::{
+    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage, reuseport_sock_array::ReusePortSockArrayImpl},
+    macros::btf_map,
+};
+use lb_common::{
+    FlowKey,
+    abi::{
+        BackendCounters, BackendState, Event, GroupKey, GroupRecord, InsertBudget, MAX_SERVICES, PortBitmap, SOCKET_SLOTS, SelectorCounters,
+        ServiceCounters, ServiceKey, ServiceRecord, Settings, SocketTag, UdpFlow,
+    },
+};
+
+/// 0 -> the settings. Written by the daemon at load and reload, read by both programs. Never missing.
+#[btf_map]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// 0 -> a bit for each port that a service has. Written by the daemon, read by XDP for each packet. Never missing.
+#[btf_map]
+pub static PORTS: Array<PortBitmap, 1> = Array::new();
+
+/// (address, port, protocol, interface) -> service. Written by the daemon, read by XDP for packets whose port has its bit.
+/// One entry for each service and address of the namespace: full only if their product is above the size (set at load).
+#[btf_map]
+pub static SERVICES: HashMap<ServiceKey, ServiceRecord, 65_536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// What a group is bound to -> its service. Written by the daemon, read by the selector. At most one entry for each service.
+#[btf_map]
+pub static GROUPS: HashMap<GroupKey, GroupRecord, { MAX_SERVICES as usize }> = HashMap::new();
+
+/// Service -> its table (lb_common::abi's `table` says what is where). The daemon swaps tables whole; XDP and the selector read them.
+/// An empty place means that the service has no backend.
+#[btf_map]
+pub static TABLES: ArrayOfMaps<Array<u32, 1, { BPF_F_INNER_MAP as usize }>, { MAX_SERVICES as usize + 1 }> = ArrayOfMaps::new();
+
+/// Slot -> listening socket: the one map that every version of Weir shares. The daemon fills slots, the kernel empties them when a
+/// socket closes. Its values are 64 bits wide so that the daemon can read the cookie of the socket in a slot.
+#[btf_map]
+pub static SOCKETS: ReusePortSockArrayImpl<u64, { SOCKET_SLOTS as usize }> = ReusePortSockArrayImpl::new();
+
+/// Slot -> its generation and whether new flows may come. Written by the daemon, read by the selector. Sized like SOCKETS.
+#[btf_map]
+pub static BACKENDS: Array<BackendState, { SOCKET_SLOTS as usize }> = Array::new();
+
+/// Slot -> how often it was chosen, selected and accepted from, per CPU. Its size is the daemon's limit of backends (set at load).
+#[btf_map]
+pub static BACKEND_COUNTERS: PerCpuArray<BackendCounters, 8_192> = PerCpuArray::new();
+
+/// Service -> packets and bytes by reason, per CPU; 0 stands for packets of no service. The size is the daemon's limit (set at load).
+#[btf_map]
+pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, 1_025> = PerCpuArray::new();
+
+/// 0 -> what the selector could not do, per CPU.
+#[btf_map]
+pub static SELECTOR_COUNTERS: PerCpuArray<SelectorCounters, 1> = PerCpuArray::new();
+
+/// UDP flow -> its backend. The selector enters flows, at a capped rate; the least recently used make room. XDP only reads it.
+#[btf_map]
+pub static UDP_FLOWS: LruHashMap<FlowKey, UdpFlow, 65_536> = LruHashMap::new();
+
+/// 0 -> what this CPU may still enter in UDP_FLOWS in this second.
+#[btf_map]
+pub static UDP_BUDGET: PerCpuArray<InsertBudget, 1> = PerCpuArray::new();
+
+/// A listening socket -> the slot it has, for counting what is accepted. The daemon writes it when a socket joins; it goes with the socket.
+#[btf_map]
+pub static SOCKET_TAGS: SkStorage<SocketTag> = SkStorage::new();
+
+/// Listeners that began and ended, for the daemon. Full only while the daemon is away: its full scan makes up for what is lost.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { 64 * 1024 }> = RingBuf::new();
