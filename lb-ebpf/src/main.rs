@@ -3,7 +3,7 @@
 //! `ingress` (XDP) looks at each packet once and names what it is; `select_socket` (sk_reuseport) chooses the worker of a packet that
 //! reached a SO_REUSEPORT group, with the same function over the same maps; the programs of [`observe`] tell the daemon which listeners
 //! begin and end, and count what is accepted.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused_imports, reason = "on a host only the types are checked"))]
 
 mod classify;
@@ -13,6 +13,7 @@ mod observe;
 mod parse;
 mod reuseport;
 mod select;
+mod socket;
 mod verdict;
 
 use aya_ebpf::{

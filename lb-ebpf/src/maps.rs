@@ -3,8 +3,8 @@
 //! The daemon pins them all under its instance's directory, by these names. Sizes marked "set at load" are the daemon's limits.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage, reuseport_sock_array::ReusePortSockArrayImpl},
+    bindings::{BPF_F_CLONE, BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf, reuseport_sock_array::ReusePortSockArrayImpl},
     macros::btf_map,
 };
 use lb_common::{
@@ -66,10 +66,31 @@ pub static UDP_FLOWS: LruHashMap<FlowKey, UdpFlow, 65_536> = LruHashMap::new();
 #[btf_map]
 pub static UDP_BUDGET: PerCpuArray<InsertBudget, 1> = PerCpuArray::new();
 
-/// A listening socket -> the slot it has, for counting what is accepted. The daemon writes it when a socket joins; it goes with the socket.
+/// A socket -> the slot it has, or had its listener when it was made: for counting connections. The daemon writes it when a listener
+/// joins, the kernel copies it to each connection (BPF_F_CLONE), and it goes with its socket.
 #[btf_map]
-pub static SOCKET_TAGS: SkStorage<SocketTag> = SkStorage::new();
+pub static SOCKET_TAGS: SocketTags = SocketTags::new();
 
 /// Listeners that began and ended, for the daemon. Full only while the daemon is away: its full scan makes up for what is lost.
 #[btf_map]
 pub static EVENTS: RingBuf<Event, { 64 * 1024 }> = RingBuf::new();
+
+/// A BTF map definition, like aya-ebpf's own: its `SkStorage` has no flag for copying to connections.
+#[repr(C)]
+pub struct SocketTags {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const SocketTag,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the pointers carry types for the loader and are never followed.
+unsafe impl Sync for SocketTags {}
+
+impl SocketTags {
+    const fn new() -> Self {
+        let null = core::ptr::null::<u8>();
+        Self { r#type: null.cast(), key: null.cast(), value: null.cast(), max_entries: null.cast(), map_flags: null.cast() }
+    }
+}

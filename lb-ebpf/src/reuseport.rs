@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, bpf_sock, sk_action::SK_PASS},
+    bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, sk_action::SK_PASS},
     helpers::{bpf_ktime_get_coarse_ns, bpf_sk_select_reuseport, bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
     programs::SkReuseportContext,
 };
@@ -16,11 +16,11 @@ use lb_common::{
 };
 
 use crate::{
+    socket::Socket,
     maps::{BACKEND_COUNTERS, BACKENDS, GROUPS, SELECTOR_COUNTERS, SETTINGS, SOCKETS, UDP_BUDGET, UDP_FLOWS},
     select::{MAX_STEPS, Place, quic_slot},
 };
 
-const AF_INET6: u32 = 10;
 
 /// Selects a socket of the group, or leaves it to the kernel.
 #[inline(always)]
@@ -45,17 +45,11 @@ fn choose(ctx: &SkReuseportContext) -> Result<(), SelectionMiss> {
 #[inline(always)]
 fn group(ctx: &SkReuseportContext) -> Option<GroupRecord> {
     // SAFETY: `sk` is a socket of the group, held by the kernel while the program runs.
-    let sk = unsafe { &*(*ctx.md).__bindgen_anon_3.sk };
-    #[expect(clippy::cast_possible_truncation, reason = "a port has 16 bits, a protocol number 8")]
-    let key = GroupKey::new(local_address(sk), sk.src_port as u16, sk.protocol as u8, sk.bound_dev_if);
+    let sk = Socket(unsafe { (*ctx.md).__bindgen_anon_3.sk });
+    let key = GroupKey::new(sk.local_address(), sk.local_port(), sk.protocol(), sk.bound_device());
     // SAFETY: the record is two numbers, copied at once; a record replaced meanwhile leads to another table, where the kernel refuses
     // a socket of another group.
     unsafe { GROUPS.get(&key) }.copied()
-}
-
-#[inline(always)]
-fn local_address(sk: &bpf_sock) -> Address {
-    if sk.family == AF_INET6 { Address::from_network_words(sk.src_ip6) } else { Address::from_ipv4_network(sk.src_ip4) }
 }
 
 /// The flow and why a socket is wanted for it.
@@ -65,19 +59,11 @@ fn flow(ctx: &SkReuseportContext) -> Option<(FlowKey, Cause)> {
     // SAFETY: the field of the context is always there.
     let left_behind = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
     if !left_behind.is_null() {
-        // SAFETY: it is not null, and the kernel holds it while the program runs.
-        return Some((flow_of_socket(unsafe { &*left_behind }), Cause::Migration));
+        let sk = Socket(left_behind);
+        let flow = FlowKey::new(sk.remote_address(), sk.remote_port(), sk.local_address(), sk.local_port(), sk.protocol());
+        return Some((flow, Cause::Migration));
     }
     flow_of_packet(ctx)
-}
-
-/// The flow of a connection or of a connection request that a closing listener leaves behind: there is no packet to read.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "a port has 16 bits, a protocol number 8")]
-fn flow_of_socket(sk: &bpf_sock) -> FlowKey {
-    let remote = if sk.family == AF_INET6 { Address::from_network_words(sk.dst_ip6) } else { Address::from_ipv4_network(sk.dst_ip4) };
-    // `src_port` is in the machine's byte order, `dst_port` in the network's (include/uapi/linux/bpf.h).
-    FlowKey::new(remote, u16::from_be(sk.dst_port), local_address(sk), sk.src_port as u16, sk.protocol as u8)
 }
 
 /// The flow of the packet. The context's data begins at the transport header.

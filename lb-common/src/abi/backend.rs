@@ -66,8 +66,10 @@ pub struct BackendCounters {
     pub chosen: u64,
     /// How often the selector selected it, indexed by [`Cause`].
     pub selected: [u64; Cause::ALL.len()],
-    /// How many connections were accepted from it.
-    pub accepted: u64,
+    /// How many connections were established: their handshake is done and they wait in the socket's accept queue or have left it.
+    pub established: u64,
+    /// How many of these have ended.
+    pub closed: u64,
 }
 
 /// Why the selector left the choice to the kernel's own hash (Linux's `reuseport_select_sock_by_hash`).
@@ -111,7 +113,8 @@ pub struct SelectorCounters {
     pub missed: [u64; SelectionMiss::ALL.len()],
 }
 
-/// What hangs on each listening socket that is a backend, so that an accepted connection is counted for its slot.
+/// What hangs on each listening socket that is a backend, and is copied to each connection made from it, so that connections are
+/// counted for its slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SocketTag {

@@ -18,14 +18,10 @@ pub struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EventKind {
-    /// A TCP socket began to listen.
+    /// A TCP socket begins to listen.
     ListenStart = 1,
     /// A TCP socket stopped listening.
     ListenStop = 2,
-    /// A socket (of either protocol) joined a SO_REUSEPORT group.
-    GroupJoin = 3,
-    /// A socket left its SO_REUSEPORT group.
-    GroupLeave = 4,
 }
 
 impl EventKind {
@@ -35,8 +31,6 @@ impl EventKind {
         match number {
             1 => Some(Self::ListenStart),
             2 => Some(Self::ListenStop),
-            3 => Some(Self::GroupJoin),
-            4 => Some(Self::GroupLeave),
             _ => None,
         }
     }

@@ -47,7 +47,7 @@ mod tests {
         check::<ServiceCounters>(17 * 16, 8);
         check::<PortBitmap>(16_384, 8);
         check::<BackendState>(8, 4);
-        check::<BackendCounters>(72, 8);
+        check::<BackendCounters>(80, 8);
         check::<SelectorCounters>(40, 8);
         check::<SocketTag>(8, 4);
         check::<UdpFlow>(8, 4);
