@@ -4,3 +4,5 @@
 //! daemon feeds it configuration, and every decision either of them takes is a function of this crate that the host can test.
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
+
+pub mod siphash;
