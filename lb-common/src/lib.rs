@@ -5,4 +5,5 @@
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
 
+pub mod maglev;
 pub mod siphash;
