@@ -5,5 +5,6 @@
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
 
+pub mod limiter;
 pub mod maglev;
 pub mod siphash;

@@ -10,7 +10,7 @@ pub struct Size {
 }
 
 /// The sizes that [`size_for`] chooses from. The steps are few because a group that grows over one gets another table, in which all its
-/// flows are dealt anew. In an array map of 8 bytes an entry they take 64 KiB, 512 KiB, 2 MiB and 8 MiB.
+/// flows are dealt anew; `size_for(backends).max(current)` keeps them where they are at least when it shrinks again. In an array map of 8 bytes an entry they take 64 KiB, 512 KiB, 2 MiB and 8 MiB.
 ///
 /// Each is good for the paper's 100 entries a backend, which keeps every share within 1 %. The smallest stops at 200, because fewer
 /// entries also move more: what changes hands between the backends that stay when one of equal weight leaves (or joins: it is the same
@@ -23,7 +23,7 @@ pub struct Size {
 /// | 8,171 | 40 | 1.40 % | 1.76 % | | 65,537 | 655 | 0.78 % | 0.85 % |
 /// | 8,171 | 81 | 1.79 % | 2.13 % | | 262,139 | 1,000 | 0.50 % | 0.54 % |
 ///
-/// So a member that leaves moves its own flows and less than 2 % of all others, for every number of backends. To print the figures:
+/// So when a member leaves, its own flows move and less than 2 % of all flows besides. To print the figures:
 /// `cargo run --release -p lb-common --example maglev_figures`.
 pub const SIZES: [Size; 4] = [
     Size { entries: 8_171, backends: 40 },
@@ -32,7 +32,7 @@ pub const SIZES: [Size; 4] = [
     Size { entries: 1_048_571, backends: 10_485 },
 ];
 
-/// The largest table that [`fill`] takes, in entries.
+/// The largest table that [`fill`](super::fill) takes, in entries.
 pub const MAX_SIZE: u32 = 1 << 24;
 
 const _: () = {
@@ -54,7 +54,7 @@ pub const fn size_for(backends: usize) -> u32 {
     SIZES[step].entries
 }
 
-/// Whether [`fill`] can fill a table of this many entries: a prime, one less than a multiple of three, at most [`MAX_SIZE`].
+/// Whether [`fill`](super::fill) can fill a table of this many entries: a prime, one less than a multiple of three, at most [`MAX_SIZE`].
 #[must_use]
 pub const fn is_size(size: u32) -> bool {
     size <= MAX_SIZE && size % 3 == 2 && is_prime(size)
