@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
 
+pub mod checksum;
 pub mod limiter;
 pub mod maglev;
 pub mod siphash;
