@@ -8,7 +8,10 @@
 
 pub mod abi;
 pub mod addr;
+pub mod checksum;
 pub mod flow;
+pub mod limiter;
+pub mod maglev;
 pub mod packet;
 pub mod reason;
 pub mod siphash;

@@ -5,7 +5,7 @@
 //! trampolines that fentry needs while it offers every tracepoint.
 
 use aya_ebpf::{
-    EbpfContext as _, Global,
+    Global,
     cty::c_void,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_seq_write, bpf_sk_storage_get, bpf_sock_from_file,
@@ -112,7 +112,7 @@ pub fn socket_facts(ctx: *mut TaskFileContext) -> i32 {
         return 0;
     }
     // SAFETY: a file that the iterator holds.
-    let socket = unsafe { bpf_sock_from_file(file) };
+    let socket = unsafe { bpf_sock_from_file(file.cast()) };
     if socket.is_null() {
         return 0;
     }
