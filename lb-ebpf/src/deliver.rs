@@ -19,6 +19,6 @@ pub struct Delivered {
 #[inline(always)]
 #[expect(clippy::unnecessary_wraps, reason = "a stage: delivery to another host can fail, and the pipeline is a column of `?`")]
 pub fn to(service: &ServiceRecord, backend: &Backend) -> Result<Delivered, Verdict> {
-    let (Backend::Chosen(reason, _) | Backend::Unchosen(reason)) = *backend;
+    let (Backend::Chosen(reason) | Backend::Unchosen(reason)) = *backend;
     Ok(Delivered { service: service.service, reason })
 }

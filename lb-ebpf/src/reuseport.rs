@@ -16,11 +16,10 @@ use lb_common::{
 };
 
 use crate::{
-    socket::Socket,
     maps::{BACKEND_COUNTERS, BACKENDS, GROUPS, SELECTOR_COUNTERS, SETTINGS, SOCKETS, UDP_BUDGET, UDP_FLOWS},
     select::{MAX_STEPS, Place, quic_slot},
+    socket::Socket,
 };
-
 
 /// Selects a socket of the group, or leaves it to the kernel.
 #[inline(always)]
@@ -60,7 +59,8 @@ fn flow(ctx: &SkReuseportContext) -> Option<(FlowKey, Cause)> {
     let left_behind = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
     if !left_behind.is_null() {
         let sk = Socket(left_behind);
-        let flow = FlowKey::new(sk.remote_address(), sk.remote_port(), sk.local_address(), sk.local_port(), sk.protocol());
+        // Only TCP leaves anything behind, and the verifier shows no protocol of such a socket (PTR_TO_SOCK_COMMON).
+        let flow = FlowKey::new(sk.remote_address(), sk.remote_port(), sk.local_address(), sk.local_port(), protocol::TCP);
         return Some((flow, Cause::Migration));
     }
     flow_of_packet(ctx)
@@ -73,7 +73,14 @@ fn flow_of_packet(ctx: &SkReuseportContext) -> Option<(FlowKey, Cause)> {
     let mut transport = [0u8; 14];
     let protocol = ctx.ip_protocol();
     // SAFETY: the buffer is ours and as long as is said.
-    let short = unsafe { bpf_skb_load_bytes(ctx.as_ptr().cast_const(), 0, transport.as_mut_ptr().cast(), if protocol == u32::from(protocol::UDP) { 8 } else { 14 }) };
+    let short = unsafe {
+        bpf_skb_load_bytes(
+            ctx.as_ptr().cast_const(),
+            0,
+            transport.as_mut_ptr().cast(),
+            if protocol == u32::from(protocol::UDP) { 8 } else { 14 },
+        )
+    };
     if short != 0 {
         return None;
     }

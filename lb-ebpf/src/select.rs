@@ -56,8 +56,8 @@ pub fn quic_slot(service: u32, first: u8, worker: u8) -> Option<u32> {
 
 /// What the packet means for the balance.
 pub enum Backend {
-    /// It opens a flow, and the table gives it this slot.
-    Chosen(Reason, u32),
+    /// It opens a flow, whose choice has been made and counted.
+    Chosen(Reason),
     /// It needs no choice.
     Unchosen(Reason),
 }
@@ -83,7 +83,7 @@ pub fn backend(packet: &Packet, flow: &Flow, service: &ServiceRecord) -> Result<
         // SAFETY: the pointer is to this CPU's own value, see `verdict::finish`.
         unsafe { (*counters).chosen += 1 };
     }
-    Ok(Backend::Chosen(opened, slot))
+    Ok(Backend::Chosen(opened))
 }
 
 /// Whether the flow table has a living worker for the flow.
