@@ -2,11 +2,11 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -19,7 +19,7 @@ pub fn exec(command: &mut Command) -> Result<()> {
 
 /// Runs `command` to its end and returns what it wrote to its standard output.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command.stderr(std::process::Stdio::inherit()).output().with_context(|| format!("cannot run {}", shown(command)))?;
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {}", shown(command)))?;
     if !output.status.success() {
         bail!("failed ({}): {}", output.status, shown(command));
     }
@@ -55,17 +55,21 @@ pub fn as_root(program: &Path, environment: &[(&str, &OsStr)]) -> Result<Command
         bail!("{} needs root, and there is neither sudo nor doas: run this command as root", program.display());
     };
     eprintln!("xtask: {} needs root: running it through {}", program.display(), elevate.display());
+    Ok(elevated(&elevate, program, environment))
+}
+
+/// sudo and doas clear the environment, so `env` sets it again behind them.
+fn elevated(elevate: &Path, program: &Path, environment: &[(&str, &OsStr)]) -> Command {
     let mut command = Command::new(elevate);
-    // Both clear the environment, so `env` sets it again behind them.
     command.arg("env");
     for (name, value) in environment {
-        let mut assignment = OsStr::new(name).to_owned();
+        let mut assignment = OsString::from(name);
         assignment.push("=");
         assignment.push(value);
         command.arg(assignment);
     }
     command.arg(program);
-    Ok(command)
+    command
 }
 
 /// Where a program is: on `PATH`, or where administrators' programs are, which the `PATH` of other users often lacks.
@@ -84,6 +88,13 @@ mod tests {
         let mut command = Command::new("apt-get");
         command.args(["install", "--yes", "two words", "it's", ""]);
         assert_eq!(shown(&command), r"apt-get install --yes 'two words' 'it'\''s' ''");
+    }
+
+    #[test]
+    fn the_environment_reaches_a_program_behind_sudo() {
+        let environment = [("WEIR_BIN", OsStr::new("/t/my weir")), ("RUST_LOG", OsStr::new("debug"))];
+        let command = elevated(Path::new("/usr/bin/sudo"), Path::new("/t/kernel"), &environment);
+        assert_eq!(shown(&command), "/usr/bin/sudo env 'WEIR_BIN=/t/my weir' RUST_LOG=debug /t/kernel");
     }
 
     #[test]
