@@ -1,0 +1,37 @@
+//! `bench`: the figures of the data plane on this machine, measured as root.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
+
+use anyhow::Result;
+
+use crate::{
+    build,
+    cargo::{Artifacts, cargo},
+    exec, setup,
+};
+
+/// Measure the data plane on this machine: a Markdown table, and the same figures as JSON when asked for.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Also write the figures to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Only the measurements whose name contains this, and further arguments of the benchmark.
+    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    arguments: Vec<OsString>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    setup::toolchain()?;
+    let daemon = build::weir(&["--release"])?;
+    let bench = Artifacts::build(cargo("bench").args(["--package=lb-user", "--bench=kernel", "--no-run"]))?;
+    let environment: [(&str, &OsStr); 1] = [("WEIR_BIN", daemon.executable("weir")?.as_os_str())];
+    let mut command = exec::as_root(bench.executable("kernel")?, &environment)?;
+    if let Some(file) = &options.json {
+        command.arg("--json").arg(file);
+    }
+    exec::exec(command.args(&options.arguments))
+}

@@ -1,0 +1,78 @@
+//! The programs that the tests run against, and the Debian packages that bring them.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use super::apt;
+use crate::exec::{self, find_program};
+
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+const TOOLS: [Tool; 11] = [
+    Tool { program: "nginx", package: "nginx-light" },
+    Tool { program: "haproxy", package: "haproxy" },
+    Tool { program: "wrk", package: "wrk" },
+    Tool { program: "curl", package: "curl" },
+    Tool { program: "ip", package: "iproute2" },
+    Tool { program: "ss", package: "iproute2" },
+    Tool { program: "ethtool", package: "ethtool" },
+    Tool { program: "hping3", package: "hping3" },
+    Tool { program: "tcpdump", package: "tcpdump" },
+    Tool { program: "nft", package: "nftables" },
+    Tool { program: "conntrack", package: "conntrack" },
+];
+
+/// The packages that would start with the machine from now on, which nobody asked for.
+const SERVICES: [(&str, &str); 2] = [("nginx-light", "nginx"), ("haproxy", "haproxy")];
+
+/// Installs the packages of the tools that are missing, or names the command that does.
+pub fn install_missing() -> Result<()> {
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| find_program(tool.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    let packages = packages(&missing);
+    if !apt::exists() {
+        bail!("the tests need these programs, which are not installed: {}. Install them with your package manager", programs.join(" "));
+    }
+    if !exec::is_root()? {
+        let command = apt::command_for_user(&packages);
+        bail!("the tests need these programs, which are not installed: {}. Install them with:\n  {command}", programs.join(" "));
+    }
+    apt::install("the programs that the tests use (about 10 MB, half a minute; no service is started)", &packages)?;
+    for (package, service) in SERVICES {
+        if packages.contains(&package) && find_program("systemctl").is_some() {
+            // Fails where systemd does not run, and there nothing starts the service either.
+            let _ = Command::new("systemctl").args(["--quiet", "disable", service]).stderr(Stdio::null()).status();
+        }
+    }
+    if let Some(tool) = TOOLS.iter().find(|tool| find_program(tool.program).is_none()) {
+        bail!("{} is still missing after the package {} was installed", tool.program, tool.package);
+    }
+    Ok(())
+}
+
+/// The packages of the tools, each once.
+fn packages(tools: &[&Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
+    packages.dedup();
+    packages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_package_is_named_once() {
+        let all: Vec<&Tool> = TOOLS.iter().collect();
+        let packages = packages(&all);
+        assert_eq!(packages.iter().filter(|package| **package == "iproute2").count(), 1);
+        assert_eq!(packages.len(), TOOLS.len() - 1);
+    }
+}

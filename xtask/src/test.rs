@@ -1,0 +1,85 @@
+//! `test`: the host tests as the calling user, then the kernel tests as root.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build,
+    cargo::{Artifacts, cargo, workspace},
+    exec, setup,
+};
+
+/// Build and pass every test: those of the host, then those that need root and this kernel.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only the tests that need no root.
+    #[arg(long)]
+    host_only: bool,
+    /// Only tests whose name contains this; behind `--`, arguments of the test programs such as `--nocapture`.
+    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    arguments: Vec<OsString>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    setup::toolchain()?;
+    if !options.host_only {
+        setup::test_tools()?;
+    }
+
+    let mut results = vec![timed("host tests", || host(&options.arguments))];
+    if !options.host_only {
+        results.push(timed("kernel tests", || kernel(&options.arguments)));
+    }
+
+    println!();
+    for (name, duration, result) in &results {
+        match result {
+            Ok(()) => println!("{name}: passed in {} s", duration.as_secs()),
+            Err(error) => println!("{name}: FAILED after {} s: {error:#}", duration.as_secs()),
+        }
+    }
+    if results.iter().any(|(_, _, result)| result.is_err()) {
+        bail!("not every test passed");
+    }
+    Ok(())
+}
+
+fn timed(name: &'static str, test: impl FnOnce() -> Result<()>) -> (&'static str, Duration, Result<()>) {
+    let start = Instant::now();
+    let result = test();
+    (name, start.elapsed(), result)
+}
+
+fn host(arguments: &[OsString]) -> Result<()> {
+    exec::exec(cargo("test").args(["--workspace", "--no-fail-fast", "--"]).args(arguments))
+}
+
+/// The tests of lb-user/tests/kernel, which start both daemons whose paths they find in the environment.
+fn kernel(arguments: &[OsString]) -> Result<()> {
+    let next_abi = next_abi_daemon()?;
+    // After it, because cargo puts both at the same path: what stays there is the daemon without the feature.
+    let daemon = build::weir(&["--release"])?;
+    let mut build = cargo("test");
+    let tests = Artifacts::build(build.args(["--package=lb-user", "--features=kernel-tests", "--test=kernel", "--no-run"]))?;
+
+    let environment: [(&str, &OsStr); 2] =
+        [("WEIR_BIN", daemon.executable("weir")?.as_os_str()), ("WEIR_NEXT_ABI_BIN", next_abi.as_os_str())];
+    let mut command = exec::as_root(tests.executable("kernel")?, &environment)?;
+    exec::exec(command.current_dir(workspace().join("lb-user")).args(arguments))
+}
+
+/// A daemon of another ABI version, for the test that upgrades a running data plane.
+fn next_abi_daemon() -> Result<PathBuf> {
+    let artifacts = build::weir(&["--release", "--features=next-abi"])?;
+    let directory = workspace().join("target/next-abi");
+    let copy = directory.join("weir");
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::copy(artifacts.executable("weir")?, &copy).with_context(|| format!("cannot copy the daemon to {}", copy.display()))?;
+    Ok(copy)
+}
