@@ -86,7 +86,7 @@ impl Config {
     }
 
     fn read(report: &mut Report<'_>, root: &DeTable<'_>) -> Self {
-        for (name, value) in root.iter() {
+        for (name, value) in root {
             if !SECTIONS.iter().any(|section| section.name == name.get_ref()) {
                 refuse_unknown_section(report, name, value);
             }
@@ -107,7 +107,8 @@ fn read_services(report: &mut Report<'_>, value: Option<&Spanned<DeValue<'_>>>, 
     let mut claimed = service::Claimed::default();
     let Some(services) = value.get_ref().as_array() else {
         report.refuse(&value.span(), "service", "a list of services", "write [[service]], with two brackets, above each service's keys");
-        return Service::read(report, value, 0, limits, &mut claimed).into_iter().collect();
+        let single = value.get_ref().is_table().then(|| Service::read(report, value, 0, limits, &mut claimed));
+        return single.flatten().into_iter().collect();
     };
     let most = usize::try_from(limits.services).unwrap_or(usize::MAX);
     if let Some(first_beyond) = services.get(most) {
@@ -119,8 +120,11 @@ fn read_services(report: &mut Report<'_>, value: Option<&Spanned<DeValue<'_>>>, 
 
 fn refuse_unknown_section(report: &mut Report<'_>, name: &Spanned<toml::de::DeString<'_>>, value: &Spanned<DeValue<'_>>) {
     let word = name.get_ref();
+    // `[services]` and `[[services]]` mean a section, `services = 4` means a key.
+    let is_header =
+        value.get_ref().is_table() || value.get_ref().as_array().is_some_and(|list| list.iter().all(|one| one.get_ref().is_table()));
     let home = SECTIONS.iter().find(|section| section.keys.iter().any(|key| key.name == word));
-    let remedy = if let (Some(home), false) = (home, value.get_ref().is_table()) {
+    let remedy = if let (Some(home), false) = (home, is_header) {
         format!("`{word}` is a key of {}: write it below that header", home.header())
     } else if let Some(close) = closest(word, SECTIONS.iter().map(|section| section.name)) {
         let header = SECTIONS.iter().find(|section| section.name == close).map(|section| section.header()).unwrap_or_default();

@@ -7,7 +7,7 @@ pub(super) const MOST: u32 = 1_048_573;
 
 /// By trial division: at most 512 of them up to [`MOST`].
 pub(super) fn is_prime(n: u32) -> bool {
-    n == 2 || (n > 2 && !n.is_multiple_of(2) && (3..).step_by(2).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d)))
+    n == 2 || (n > 2 && !n.is_multiple_of(2) && (3..).step_by(2).take_while(|d| *d <= n / d).all(|d| !n.is_multiple_of(d)))
 }
 
 /// The next prime below and above, as far as a table may have them.

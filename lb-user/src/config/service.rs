@@ -102,7 +102,7 @@ const TABLE_SIZE: Key = Key {
     fallback: Fallback::Words("chosen by the size of the group, at most 65537 where that is enough"),
     example: "65537",
     help: "Entries of the service's Maglev table: a prime, at least 100 times the number of workers. A larger table spreads more evenly and \
-           moves fewer flows when a worker leaves; an entry costs 4 bytes of kernel memory, twice while a table is swapped.",
+           moves fewer flows when a worker leaves, and takes more kernel memory.",
 };
 const TAKEOVER: Key = Key {
     name: "takeover",
@@ -173,7 +173,7 @@ impl Service {
         let protocol = section.text(&PROTOCOL, one_of::<Protocol>);
         let port = section.integer(&PORT).and_then(|port| u16::try_from(port).ok());
         let interface = section.text(&INTERFACE, interface_name);
-        let address = address(&mut section, &interface);
+        let address = address(&mut section, interface.as_ref());
         let quic = quic(&mut section, protocol);
         let weights = section.integers(&WEIGHTS).unwrap_or_default();
         check_weights(&mut section, &weights, limits);
@@ -197,7 +197,7 @@ fn claim<T: std::hash::Hash + Eq>(section: &mut Section<'_, '_, '_>, claimed: &m
             free.insert(line);
         }
         Entry::Occupied(first) => {
-            section.refuse(key, expected, format!("the service of line {} has it: change or remove one", first.get()))
+            section.refuse(key, expected, format!("the service of line {} has it: change or remove one", first.get()));
         }
     }
 }
@@ -215,7 +215,7 @@ fn service_name(name: &str) -> Result<String, String> {
     Err(if mended.is_empty() { "write a name such as \"web\"".to_owned() } else { format!("\"{mended}\" would do") })
 }
 
-fn address(section: &mut Section<'_, '_, '_>, interface: &Option<String>) -> Option<IpAddr> {
+fn address(section: &mut Section<'_, '_, '_>, interface: Option<&String>) -> Option<IpAddr> {
     if !section.has(&ADDRESS) {
         if !section.has(&INTERFACE) {
             section.missing(
@@ -224,7 +224,7 @@ fn address(section: &mut Section<'_, '_, '_>, interface: &Option<String>) -> Opt
                 r#"add `address = "0.0.0.0"` for listeners on every IPv4 address, "::" for IPv6, or the one that `ss -ltn` shows"#,
             );
         }
-        return interface.as_ref().map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        return interface.map(|_| IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     }
     let address = section.text(&ADDRESS, bound_address)?;
     let needs_device = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
