@@ -13,6 +13,8 @@ const PIN_ROOT: &str = "/sys/fs/bpf/weir";
 /// Where the control sockets and locks of all instances are.
 const RUN_DIR: &str = "/run/weir";
 
+const ABOUT: &str = "An XDP load balancer for SO_REUSEPORT workers that holds back SYN floods";
+
 const EXAMPLES: &str = "\
 Examples:
   weir run --iface eth0                     balance every TCP SO_REUSEPORT group reachable through eth0
@@ -24,13 +26,27 @@ Examples:
   weir explain tcp 192.0.2.7:40000 198.51.100.1:443
                                             which worker this connection goes to, and why";
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  weir run --iface eth0 --discover udp      TCP groups and UDP groups
+  weir run --config weir.toml --iface eth1  the file's services, on eth1 instead of the file's interfaces
+  weir run --iface v0 --netns blue --instance blue
+                                            inside the namespace blue, beside other instances
+
+`weir config example` prints a file to start from; `weir --help` lists the exit codes.";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  weir explain tcp 192.0.2.7:40000 198.51.100.1:443
+  weir explain udp [2001:db8::7]:40000 [2001:db8::1]:443 --without 3";
+
 fn after_help() -> String {
     format!("{EXAMPLES}\n\nExit codes:\n{}", Exit::table())
 }
 
 /// An XDP load balancer for `SO_REUSEPORT` workers that holds back SYN floods.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "weir", version, after_help = after_help(), max_term_width = 100)]
+#[command(name = "weir", version, about = ABOUT, after_help = after_help())]
 pub struct Cli {
     /// What every command takes.
     #[command(flatten)]
@@ -42,6 +58,7 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct GlobalArgs {
     /// The instance: each has its own daemon, pins, socket and lock; 1 to 32 of a-z, 0-9 and `-`.
     #[arg(long, global = true, value_name = "NAME", default_value = "default", value_parser = instance_name)]
@@ -86,6 +103,7 @@ pub enum Command {
 
 /// Arguments of `weir run`. They win over the file.
 #[derive(Debug, Clone, Default, Args)]
+#[command(after_help = RUN_EXAMPLES)]
 pub struct RunArgs {
     /// A network device to balance on; repeat it for more. Replaces `daemon.interfaces` of the file.
     #[arg(long = "iface", value_name = "IF", value_parser = interface_name)]
@@ -129,6 +147,7 @@ pub struct DoctorArgs {
 
 /// Arguments of `weir explain`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
 pub struct ExplainArgs {
     /// The transport protocol.
     #[arg(value_name = "PROTO")]
@@ -278,8 +297,9 @@ mod tests {
 
     #[test]
     fn every_example_of_the_help_parses() {
-        let lines: Vec<&str> = EXAMPLES.lines().filter_map(|line| line.strip_prefix("  weir ")).collect();
-        assert_eq!(lines.len(), 7);
+        let all = [EXAMPLES, RUN_EXAMPLES, EXPLAIN_EXAMPLES];
+        let lines: Vec<&str> = all.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("  weir ")).collect();
+        assert_eq!(lines.len(), 12);
         for line in lines {
             let arguments = line.split("  ").next().unwrap().split(' ');
             let parsed = Cli::try_parse_from(std::iter::once("weir").chain(arguments));

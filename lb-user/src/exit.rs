@@ -130,7 +130,10 @@ impl Failure {
             "exit": self.exit.code(),
             "kind": self.exit,
         });
-        if let Some(Faults { file, faults }) = self.faults() {
+        if let Some(refused) = self.faults() {
+            let Faults { file, faults } = refused;
+            object["error"] = json!(refused.summary());
+            object["causes"] = json!([]);
             object["file"] = json!(file);
             object["faults"] = json!(faults);
         }
@@ -247,8 +250,13 @@ mod tests {
         let faults = Config::parse("weir.toml", "[daemon]\nmode = 1\n").unwrap_err();
         let failure = Failure::from(anyhow::Error::from(Failure::from(faults)).context("reload"));
         assert_eq!(failure.exit.code(), 3);
-        assert!(failure.render().starts_with("reload: weir.toml:2:8: daemon.mode: found 1, expected"), "{}", failure.render());
+        assert!(
+            failure.render().starts_with("reload: weir.toml: refused as a whole for 1 fault\nweir.toml:2:8: daemon.mode: found 1, "),
+            "{}",
+            failure.render()
+        );
         let object = failure.to_json();
+        assert_eq!(object["error"], "weir.toml: refused as a whole for 1 fault");
         assert_eq!((&object["exit"], &object["kind"], &object["file"]), (&json!(3), &json!("configuration"), &json!("weir.toml")));
         assert_eq!((&object["faults"][0]["line"], &object["faults"][0]["key"]), (&json!(2), &json!("daemon.mode")));
     }

@@ -45,15 +45,24 @@ pub enum ConfigError {
     Refused(#[from] Faults),
 }
 
+impl Faults {
+    /// One line: which file, and how many faults.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let plural = if self.faults.len() == 1 { "" } else { "s" };
+        format!("{}: refused as a whole for {} fault{plural}", self.file, self.faults.len())
+    }
+}
+
+/// The summary, then two lines for each fault.
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.summary())?;
         for Fault { line, column, key, found, expected, remedy } in &self.faults {
             let separator = if key.is_empty() { "" } else { ": " };
-            writeln!(f, "{}:{line}:{column}: {key}{separator}found {found}, expected {expected}", self.file)?;
-            writeln!(f, "    remedy: {remedy}")?;
+            write!(f, "\n{}:{line}:{column}: {key}{separator}found {found}, expected {expected}\n    remedy: {remedy}", self.file)?;
         }
-        let plural = if self.faults.len() == 1 { "" } else { "s" };
-        write!(f, "{}: refused as a whole for {} fault{plural}", self.file, self.faults.len())
+        Ok(())
     }
 }
 

@@ -82,7 +82,17 @@ impl Config {
 
     /// The effective configuration, every default written out, as a file that [`Self::parse`] reads back as the same.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
-        toml::to_string(self)
+        // Without services there is no `service = []`: it would forbid a [[service]] further down.
+        #[derive(Serialize)]
+        struct File<'a> {
+            daemon: &'a Daemon,
+            discovery: &'a Discovery,
+            limits: &'a Limits,
+            #[serde(skip_serializing_if = "<[Service]>::is_empty")]
+            service: &'a [Service],
+        }
+        let Self { daemon, discovery, limits, services } = self;
+        toml::to_string(&File { daemon, discovery, limits, service: services })
     }
 
     fn read(report: &mut Report<'_>, root: &DeTable<'_>) -> Self {
@@ -92,10 +102,12 @@ impl Config {
             }
         }
         let limits = Limits::read(report, root.get(limits::SCHEMA.name));
+        let named = root.get(service::SCHEMA.name).map(Spanned::get_ref);
+        let names_services = named.is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty()));
         let services = read_services(report, root.get(service::SCHEMA.name), &limits);
         Self {
             daemon: Daemon::read(report, root.get(daemon::SCHEMA.name)),
-            discovery: Discovery::read(report, root.get(discovery::SCHEMA.name), root.contains_key(service::SCHEMA.name)),
+            discovery: Discovery::read(report, root.get(discovery::SCHEMA.name), names_services),
             limits,
             services,
         }

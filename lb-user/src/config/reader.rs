@@ -77,6 +77,8 @@ pub(super) struct Section<'r, 't, 'v> {
     /// The header, for faults about keys that are missing.
     header: Range<usize>,
     table: Option<&'v DeTable<'v>>,
+    /// Keys that misspelt ones of the file most likely mean: noted once, they are not missing on top of it.
+    meant: Vec<&'static str>,
 }
 
 impl<'r, 't, 'v> Section<'r, 't, 'v> {
@@ -92,17 +94,18 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
                 format!("write {} on a line of its own, and its keys below it", schema.header()),
             );
         }
+        let mut meant = Vec::new();
         for name in table.into_iter().flat_map(DeTable::keys) {
             if !schema.keys.iter().any(|key| key.name == name.get_ref()) {
-                refuse_unknown_key(report, schema, &path, name);
+                meant.extend(refuse_unknown_key(report, schema, &path, name));
             }
         }
-        Self { report, path, header, table }
+        Self { report, path, header, table, meant }
     }
 
-    /// Whether the file has the key, right or wrong.
+    /// Whether the file has the key, right or wrong, or misspelt.
     pub fn has(&self, key: &Key) -> bool {
-        self.value(key).is_some()
+        self.value(key).is_some() || self.meant.contains(&key.name)
     }
 
     /// Where the key's value is; the section's header if the key is absent.
@@ -227,15 +230,24 @@ impl<'r, 't, 'v> Section<'r, 't, 'v> {
     }
 }
 
-fn refuse_unknown_key(report: &mut Report<'_>, schema: &Schema, path: &str, name: &Spanned<toml::de::DeString<'_>>) {
+/// Notes the key; what it gives back is the key that was most likely meant.
+fn refuse_unknown_key(
+    report: &mut Report<'_>,
+    schema: &Schema,
+    path: &str,
+    name: &Spanned<toml::de::DeString<'_>>,
+) -> Option<&'static str> {
+    let mut meant = None;
     let own = || schema.keys.iter().map(|key| key.name);
     let remedy = if let Some(home) = SECTIONS.iter().find(|other| other.keys.iter().any(|key| key.name == name.get_ref())) {
         format!("`{}` is a key of {}: move it there", name.get_ref(), home.header())
     } else if let Some(key) = closest(name.get_ref(), own()) {
+        meant = Some(key);
         format!("did you mean `{key}`?")
     } else {
         "remove it".to_owned()
     };
     let expected = format!("one of {}'s keys: {}", schema.header(), own().collect::<Vec<_>>().join(", "));
     report.refuse(&name.span(), format!("{path}.{}", name.get_ref()), expected, remedy);
+    meant
 }

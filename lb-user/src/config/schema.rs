@@ -92,9 +92,11 @@ impl fmt::Display for Fallback {
 /// The candidate that a misspelt word most likely meant.
 pub(super) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
-    let distance = |candidate: &str| {
-        // `listen` for `metrics_listen`: a part of the name is as good as one wrong letter.
-        if word.len() >= 3 && candidate.contains(word.as_str()) { 1 } else { strsim::damerau_levenshtein(&word, candidate) }
+    let rank = |candidate: &str| {
+        let distance = strsim::damerau_levenshtein(&word, candidate);
+        // `listen` for `metrics_listen`: a part of the name is as good as two wrong letters.
+        let is_part = word.len() >= 3 && candidate.contains(word.as_str());
+        if is_part { Some(distance.min(2)) } else { Some(distance).filter(|d| *d <= (candidate.len() / 3).max(1)) }
     };
-    candidates.into_iter().map(|c| (distance(c), c)).filter(|(d, c)| *d <= (c.len() / 3).max(1)).min_by_key(|(d, _)| *d).map(|(_, c)| c)
+    candidates.into_iter().filter_map(|candidate| Some((rank(candidate)?, candidate))).min_by_key(|(rank, _)| *rank).map(|(_, c)| c)
 }

@@ -151,7 +151,26 @@ fn all_faults_of_a_file_come_at_once_in_the_order_of_the_file() {
         (10, "extra"),
     ];
     assert_eq!(found, expected, "{faults}");
-    assert!(faults.to_string().ends_with("a.toml: refused as a whole for 10 faults"), "{faults}");
+    assert!(
+        faults.to_string().starts_with("a.toml: refused as a whole for 10 faults\na.toml:2:8: daemon.mode: found \"fast\", "),
+        "{faults}"
+    );
+}
+
+#[test]
+fn a_misspelt_key_is_one_fault() {
+    check(&WEB.replace("port", "prot"), 4, "service[0].prot", &["did you mean `port`?"]);
+    check(&WEB.replace("address", "adress"), 5, "service[0].adress", &["did you mean `address`?"]);
+    check(&WEB.replace("tcp", "udp").replace("address", "Quic = true\nquic_worker_byte = 3\naddress"), 5, "service[0].Quic", &["`quic`"]);
+}
+
+#[test]
+fn a_list_of_no_services_names_none() {
+    let config = Config::parse("weir.toml", "service = []\n").unwrap();
+    assert_eq!(config, Config::default());
+    let extended = format!("{}{WEB}", config.to_toml().unwrap());
+    assert_eq!(Config::parse("weir.toml", &extended).unwrap().services.len(), 1, "a service can be added below what to_toml writes");
+    assert!(!Config::parse("weir.toml", WEB).unwrap().discovery.tcp);
 }
 
 #[test]
