@@ -1,2 +1,6 @@
 //! Weir's daemon and command line.
 #![warn(missing_docs)]
+
+pub mod cli;
+pub mod config;
+pub mod exit;
