@@ -1,2 +1,4 @@
 //! Weir's daemon and command line.
 #![warn(missing_docs)]
+
+pub mod listeners;
