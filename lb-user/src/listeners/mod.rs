@@ -6,6 +6,7 @@
 
 pub mod diag;
 pub mod group;
+pub mod helper;
 pub mod socket;
 
 use std::net::IpAddr;
