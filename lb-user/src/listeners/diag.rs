@@ -2,7 +2,7 @@
 //!
 //! The request is built with netlink-packet-sock-diag. The replies are read by this file: the crate's `InetResponse` makes a box and a
 //! vector of parsed attributes for each socket, and of the attributes only `INET_DIAG_SKV6ONLY` matters here. Layouts:
-//! `struct inet_diag_msg` and `struct inet_diag_sockid` in include/uapi/linux/inet_diag.h; integers are in host byte order except the
+//! `struct inet_diag_msg` and `struct inet_diag_sockid` in `include/uapi/linux/inet_diag.h`; integers are in host byte order except the
 //! port.
 
 use std::io;
@@ -22,7 +22,7 @@ use rustix::net::sockopt;
 
 use super::{AcceptQueue, Listener, Protocol};
 
-/// The kernel fills at most 32 KiB of one datagram of a dump (`netlink_dump` in net/netlink/af_netlink.c), and only when the reader
+/// The kernel fills at most 32 KiB of one datagram of a dump (`netlink_dump` in `net/netlink/af_netlink.c`), and only when the reader
 /// offers that much: fewer datagrams mean that a long hash chain is walked fewer times.
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// A dump that was disturbed or lost is asked again this often before the caller is told.
@@ -96,8 +96,8 @@ impl Diag {
     /// The listeners of one protocol on one port; port 0 is every port. The kernel walks its tables all the same but copies only these.
     pub fn on_port(&mut self, protocol: Protocol, port: u16) -> Result<Vec<Listener>, Error> {
         let mut found = Vec::new();
-        self.family(protocol, SocketId { source_port: port, ..SocketId::new_v4() }, AF_INET, &mut found)?;
-        self.family(protocol, SocketId { source_port: port, ..SocketId::new_v6() }, AF_INET6, &mut found)?;
+        self.family(protocol, &SocketId { source_port: port, ..SocketId::new_v4() }, AF_INET, &mut found)?;
+        self.family(protocol, &SocketId { source_port: port, ..SocketId::new_v6() }, AF_INET6, &mut found)?;
         Ok(found)
     }
 
@@ -109,7 +109,7 @@ impl Diag {
         Ok(self.on_port(protocol, port)?.into_iter().find(|listener| listener.cookie == cookie))
     }
 
-    fn family(&mut self, protocol: Protocol, socket_id: SocketId, family: u8, found: &mut Vec<Listener>) -> Result<(), Error> {
+    fn family(&mut self, protocol: Protocol, socket_id: &SocketId, family: u8, found: &mut Vec<Listener>) -> Result<(), Error> {
         let kept = found.len();
         for _ in 0..ATTEMPTS {
             found.truncate(kept);
@@ -293,6 +293,7 @@ mod tests {
 
     #[test]
     fn one_is_found_among_the_members_of_its_group_and_not_after_it_closed() {
+        let _alone = crate::listeners::no_forks();
         let first = tcp(AddressFamily::INET, "127.0.0.1:0".parse().expect("address"), false, 1);
         let port = socket::port(&first).expect("port");
         let second = tcp(AddressFamily::INET, format!("127.0.0.1:{port}").parse().expect("address"), false, 2);

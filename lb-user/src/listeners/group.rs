@@ -1,6 +1,7 @@
 //! Which sockets form one group, and in what order its workers are numbered.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use super::{Holder, Listener, Protocol};
@@ -8,7 +9,7 @@ use super::{Holder, Listener, Protocol};
 /// What the sockets of one `SO_REUSEPORT` group have in common.
 ///
 /// The kernel compares family, address, `IPV6_V6ONLY`, bound device and the owner's uid (`inet_reuseport_add_sock` in
-/// net/ipv4/inet_hashtables.c, `udp_reuseport_add_sock` in net/ipv4/udp.c). The uid is left out: `bind(2)` refuses the address to
+/// `net/ipv4/inet_hashtables.c`, `udp_reuseport_add_sock` in `net/ipv4/udp.c`). The uid is left out: `bind(2)` refuses the address to
 /// another user, so no two groups differ in it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey {
@@ -37,7 +38,7 @@ impl From<&Listener> for GroupKey {
 /// A master that opens N sockets and forks therefore numbers them by descriptor, the order in which it made them; workers that open
 /// their own are numbered by pid. A socket without a known holder comes last. `holders` is keyed by inode, in any order.
 #[must_use]
-pub fn groups(listeners: &[Listener], holders: &HashMap<u32, Vec<Holder>>) -> BTreeMap<GroupKey, Vec<Listener>> {
+pub fn groups<S: BuildHasher>(listeners: &[Listener], holders: &HashMap<u32, Vec<Holder>, S>) -> BTreeMap<GroupKey, Vec<Listener>> {
     let mut groups: BTreeMap<GroupKey, Vec<Listener>> = BTreeMap::new();
     for listener in listeners {
         groups.entry(GroupKey::from(listener)).or_default().push(*listener);

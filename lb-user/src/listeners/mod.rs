@@ -7,6 +7,7 @@
 pub mod diag;
 pub mod group;
 pub mod helper;
+pub mod serving;
 pub mod socket;
 
 use std::net::IpAddr;
@@ -62,4 +63,13 @@ pub struct Holder {
     pub fd: i32,
     /// The process's command name (`/proc/PID/comm`, at most 15 bytes; bytes that are no UTF-8 are replaced).
     pub command: String,
+}
+
+/// Keeps tests that fork apart from tests that expect a socket to be closed: a forked child holds every descriptor of the process until
+/// it has closed its own.
+#[cfg(test)]
+pub(crate) fn no_forks() -> std::sync::MutexGuard<'static, ()> {
+    static FORKS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    // A test that failed while it held the lock has nothing to say to the others.
+    FORKS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -183,7 +183,7 @@ pub struct Waits {
     pub in_call: bool,
     /// A thread is blocked in poll or select.
     pub in_poll: bool,
-    /// The process has an io_uring.
+    /// The process has an `io_uring`.
     pub in_ring: bool,
 }
 
@@ -406,8 +406,9 @@ impl Channel {
         self.request = self.request.wrapping_add(1);
         sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Send, Some(timeout))
             .map_err(|errno| failure(&errno.into(), timeout))?;
-        wire::send(self.socket.as_fd(), kind, self.request, body, None).map_err(|error| failure(&error, timeout))?;
+        wire::send(self.socket.as_fd(), kind, self.request, body).map_err(|error| failure(&error, timeout))?;
         let mut words = Vec::new();
+        let mut descriptor = None;
         loop {
             let mut packet = self.receive(deadline, timeout)?;
             // The end of an answer to a call that gave up: dropping the packet closes its descriptor.
@@ -421,8 +422,10 @@ impl Channel {
             if words.len() > REPLY_WORDS {
                 return Err(CallError::Malformed("an answer above the limit"));
             }
+            descriptor = packet.descriptor.take().or(descriptor);
             if !packet.more {
                 packet.body = words;
+                packet.descriptor = descriptor;
                 return Ok(packet);
             }
         }
@@ -474,12 +477,12 @@ fn child(parent: rustix::process::Pid, channel: &OwnedFd, filter: &seccompiler::
     });
     match prepared {
         Ok(answerer) => {
-            let served = wire::send(channel.as_fd(), Kind::Ready, 0, &[], None).and_then(|()| process::serve(channel.as_fd(), answerer));
+            let served = wire::send(channel.as_fd(), Kind::Ready, 0, &[]).and_then(|()| process::serve(channel.as_fd(), answerer));
             i32::from(served.is_err())
         }
         Err((step, errno)) => {
             let body = [step as u32, errno.raw_os_error().cast_unsigned()];
-            let _ = wire::send(channel.as_fd(), Kind::Failed, 0, &body, None);
+            let _ = wire::send(channel.as_fd(), Kind::Failed, 0, &body);
             1
         }
     }

@@ -1,7 +1,7 @@
 //! The helper's side: it waits for a request, answers it, and does nothing else.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -25,11 +25,10 @@ pub(super) struct Answerer {
 pub(super) fn serve(channel: BorrowedFd<'_>, mut answerer: Answerer) -> io::Result<()> {
     loop {
         let Some((kind, request, body)) = receive_request(channel)? else { return Ok(()) };
-        // A descriptor lives only inside this statement: it is closed as soon as the kernel has taken it over for the daemon.
         match answerer.answer(kind, &body) {
-            Ok(Answer::Rows(rows)) => wire::send(channel, Kind::Rows, request, &rows, None)?,
-            Ok(Answer::Socket(taken)) => wire::send(channel, Kind::Taken, request, &[], Some(taken.as_fd()))?,
-            Err(refusal) => wire::send(channel, Kind::Refused, request, &refusal.to_words(), None)?,
+            Ok(Answer::Rows(rows)) => wire::send(channel, Kind::Rows, request, &rows)?,
+            Ok(Answer::Socket(taken)) => wire::hand_over(channel, request, taken)?,
+            Err(refusal) => wire::send(channel, Kind::Refused, request, &refusal.to_words())?,
         }
     }
 }

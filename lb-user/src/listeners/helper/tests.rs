@@ -4,14 +4,33 @@
 //! what is expected then is that the helper says so.
 
 use super::*;
-use crate::listeners::socket;
+use crate::listeners::{no_forks, socket};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
-fn start() -> Helper {
+/// A helper of one test. While it lives no other test forks: a child would keep alive what this test closes.
+struct Started {
+    helper: Helper,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Started {
+    type Target = Helper;
+
+    fn deref(&self) -> &Helper {
+        &self.helper
+    }
+}
+
+fn start() -> Started {
+    let alone = no_forks();
+    Started { helper: start_helper(), _alone: alone }
+}
+
+fn start_helper() -> Helper {
     // SAFETY: glibc makes its allocator usable in the child, and the helper takes no other lock.
     unsafe { Helper::start_unchecked() }.expect("start")
 }
@@ -150,10 +169,8 @@ fn holders_of_every_process_and_of_given_ones_are_found() {
     let mut expected: Vec<(u32, i32)> =
         [ours, childs].into_iter().flat_map(|pid| [(pid, listener.as_raw_fd()), (pid, second.as_raw_fd())]).collect();
     expected.sort_unstable();
-    // A child that another test forked in the meantime may hold it too.
     let found: Vec<(u32, i32)> = everywhere.iter().map(|holder| (holder.pid, holder.fd)).collect();
-    assert!(found.is_sorted(), "{found:?}");
-    assert!(expected.iter().all(|holder| found.contains(holder)), "{found:?}");
+    assert_eq!(found, expected);
     let command = std::fs::read_to_string(format!("/proc/{ours}/comm")).expect("comm");
     assert!(everywhere.iter().filter(|holder| holder.pid == ours).all(|holder| holder.command == command.trim_end()));
 
@@ -250,6 +267,7 @@ fn the_helper_is_confined() {
 
 #[test]
 fn the_filter_denies_what_the_helper_must_not_do() {
+    let _alone = no_forks();
     let filter = confine::filter().expect("filter");
     // SAFETY: the child makes only system calls and ends with _exit.
     match unsafe { fork() }.expect("fork") {
@@ -320,11 +338,11 @@ fn a_late_answer_is_thrown_away_with_its_descriptor() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let address = listener.local_addr().expect("address");
-    helper.set_timeout(Duration::from_millis(50));
+    helper.helper.set_timeout(Duration::from_millis(50));
     nix::sys::signal::kill(helper.pid, nix::sys::signal::Signal::SIGSTOP).expect("stop");
     assert!(matches!(take(&helper, &listener), Err(CallError::Timeout(_))));
     nix::sys::signal::kill(helper.pid, nix::sys::signal::Signal::SIGCONT).expect("continue");
-    helper.set_timeout(Duration::from_secs(10));
+    helper.helper.set_timeout(Duration::from_secs(10));
     let found = helper.holders(&[inode(&listener)], &[std::process::id()]).expect("the answer to this call, not to the last");
     assert_eq!(found.found.len(), 1);
     drop(listener);
@@ -333,11 +351,12 @@ fn a_late_answer_is_thrown_away_with_its_descriptor() {
 
 #[test]
 fn the_helper_dies_with_its_parent() {
+    let _alone = no_forks();
     let (mut ours, mut theirs) = UnixStream::pair().expect("pair");
     // SAFETY: glibc makes its allocator usable in the child, which takes no other lock and ends with _exit.
     match unsafe { fork() }.expect("fork") {
         ForkResult::Child => {
-            let helper = start();
+            let helper = start_helper();
             let sent = theirs.write_all(&helper.pid().to_ne_bytes()).is_ok();
             // The helper is not dropped: its parent is gone from one moment to the next.
             // SAFETY: ends the child without running what the tests registered.

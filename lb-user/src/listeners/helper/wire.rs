@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
@@ -41,7 +41,7 @@ pub(super) enum Kind {
     Failed = 101,
     /// The rows asked for. Body: number of processes that could not be read, then the rows.
     Rows = 102,
-    /// The socket asked for, as `SCM_RIGHTS` of this packet. No body.
+    /// The socket asked for, as `SCM_RIGHTS` of the first packet; the last says that the helper has closed its own. No body.
     Taken = 103,
     /// No. Body: a [`super::Refusal`] as two words.
     Refused = 104,
@@ -103,34 +103,44 @@ pub(super) struct Packet {
     pub descriptor: Option<OwnedFd>,
 }
 
-/// Sends one message, with a descriptor on its last packet if there is one.
-pub(super) fn send(socket: BorrowedFd<'_>, kind: Kind, request: u32, body: &[u32], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+/// Sends one message.
+pub(super) fn send(socket: BorrowedFd<'_>, kind: Kind, request: u32, body: &[u32]) -> io::Result<()> {
     let mut rest = body;
     loop {
         let (part, after) = rest.split_at(rest.len().min(PACKET_WORDS));
         rest = after;
         let more = !rest.is_empty();
-        let mut bytes = Vec::with_capacity((HEADER_WORDS + part.len()) * 4);
-        for word in [kind as u32, u32::from(more), request].iter().chain(part) {
-            bytes.extend_from_slice(&word.to_ne_bytes());
-        }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let rights = descriptor.filter(|_| !more).map(|descriptor| [descriptor]);
-        if let Some(rights) = &rights {
-            control.push(SendAncillaryMessage::ScmRights(rights));
-        }
-        loop {
-            match sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => {
-                    other?;
-                    break;
-                }
-            }
-        }
+        send_packet(socket, [kind as u32, u32::from(more), request], part, &mut SendAncillaryBuffer::default())?;
         if !more {
             return Ok(());
+        }
+    }
+}
+
+/// Hands over a descriptor in a `Taken` message of two packets: the sender has closed its own when it sends the second, so that the
+/// receiver, once it has both, is the only one of the two that holds the socket.
+pub(super) fn hand_over(socket: BorrowedFd<'_>, request: u32, descriptor: OwnedFd) -> io::Result<()> {
+    let rights = [descriptor.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&rights));
+    send_packet(socket, [Kind::Taken as u32, 1, request], &[], &mut control)?;
+    drop(descriptor);
+    send(socket, Kind::Taken, request, &[])
+}
+
+fn send_packet(
+    socket: BorrowedFd<'_>,
+    header: [u32; HEADER_WORDS],
+    body: &[u32],
+    control: &mut SendAncillaryBuffer<'_, '_, '_>,
+) -> io::Result<()> {
+    let bytes: Vec<u8> = header.iter().chain(body).flat_map(|word| word.to_ne_bytes()).collect();
+    loop {
+        match sendmsg(socket, &[IoSlice::new(&bytes)], control, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            // A packet is sent whole or not at all.
+            other => return other.map(|_| ()).map_err(io::Error::from),
         }
     }
 }
@@ -171,26 +181,44 @@ pub(super) fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Op
 mod tests {
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    use std::os::fd::AsFd;
 
     fn pair() -> (OwnedFd, OwnedFd) {
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socketpair")
     }
 
+    fn next(socket: &OwnedFd) -> Packet {
+        receive(socket.as_fd(), RecvFlags::empty()).expect("receive").expect("a packet")
+    }
+
     #[test]
-    fn a_long_message_comes_in_packets_and_its_descriptor_with_the_last() {
+    fn a_long_message_comes_in_packets() {
         let (left, right) = pair();
         let body: Vec<u32> = (0..u32::try_from(PACKET_WORDS).expect("fits") + 5).collect();
-        let file = std::fs::File::open("/dev/null").expect("open");
-        send(left.as_fd(), Kind::Rows, 7, &body, Some(file.as_fd())).expect("send");
+        send(left.as_fd(), Kind::Rows, 7, &body).expect("send");
         drop(left);
-        let first = receive(right.as_fd(), RecvFlags::empty()).expect("receive").expect("a packet");
-        assert!(first.more && first.descriptor.is_none() && first.body.len() == PACKET_WORDS);
-        let last = receive(right.as_fd(), RecvFlags::empty()).expect("receive").expect("a packet");
-        assert!(!last.more && last.descriptor.is_some());
-        assert_eq!((last.kind, last.request), (Kind::Rows, 7));
+        let first = next(&right);
+        assert!(first.more && first.body.len() == PACKET_WORDS);
+        let last = next(&right);
+        assert_eq!((last.kind, last.request, last.more), (Kind::Rows, 7, false));
         assert_eq!([first.body, last.body].concat(), body);
         assert!(receive(right.as_fd(), RecvFlags::empty()).expect("receive").is_none(), "the end is told");
+    }
+
+    #[test]
+    fn a_descriptor_comes_first_and_the_word_that_it_was_closed_last() {
+        let _alone = crate::listeners::no_forks();
+        let (left, right) = pair();
+        let (reading, writing) = io::pipe().expect("pipe");
+        hand_over(left.as_fd(), 3, writing.into()).expect("send");
+        let first = next(&right);
+        assert_eq!((first.kind, first.request, first.more), (Kind::Taken, 3, true));
+        let last = next(&right);
+        assert_eq!((last.kind, last.request, last.more), (Kind::Taken, 3, false));
+        assert!(last.descriptor.is_none());
+        let received = io::PipeWriter::from(first.descriptor.expect("a descriptor"));
+        io::Write::write_all(&mut &received, b"x").expect("the same pipe");
+        drop(received);
+        assert_eq!(io::read_to_string(reading).expect("the end: no other writer"), "x");
     }
 
     #[test]
