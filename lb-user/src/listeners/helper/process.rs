@@ -1,0 +1,204 @@
+//! The helper's side: it waits for a request, answers it, and does nothing else.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::proc::{Link, Proc};
+use super::wire::{self, HOLDER_WORDS, Kind, REPLY_WORDS, REQUEST_WORDS, Selection};
+use super::{HOLDERS_PER_SOCKET, Refusal};
+use crate::listeners::socket::{self, Kind as SocketKind};
+
+/// What the helper needs for its answers.
+#[derive(Debug)]
+pub(super) struct Answerer {
+    proc: Proc,
+    /// The device of sockfs in the form of `st_dev`, and in the form that epoll's fdinfo prints.
+    sockfs: u64,
+    sockfs_printed: u32,
+}
+
+/// Answers requests until the daemon closes its end.
+pub(super) fn serve(channel: BorrowedFd<'_>, mut answerer: Answerer) -> io::Result<()> {
+    loop {
+        let Some((kind, request, body)) = receive_request(channel)? else { return Ok(()) };
+        match answerer.answer(kind, &body) {
+            Ok(Answer::Rows(rows)) => wire::send(channel, Kind::Rows, request, &rows)?,
+            Ok(Answer::Socket(taken)) => wire::hand_over(channel, request, taken)?,
+            Err(refusal) => wire::send(channel, Kind::Refused, request, &refusal.to_words())?,
+        }
+    }
+}
+
+fn receive_request(channel: BorrowedFd<'_>) -> io::Result<Option<(Kind, u32, Vec<u32>)>> {
+    let mut body: Vec<u32> = Vec::new();
+    loop {
+        let packet = match wire::receive(channel, RecvFlags::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        let Some(packet) = packet else { return Ok(None) };
+        // A request beyond the limit is cut: then its count does not fit its length, and it is refused as malformed.
+        let space = REQUEST_WORDS.saturating_sub(body.len()).min(packet.body.len());
+        body.extend_from_slice(&packet.body[..space]);
+        if !packet.more {
+            return Ok(Some((packet.kind, packet.request, body)));
+        }
+    }
+}
+
+enum Answer {
+    Rows(Vec<u32>),
+    Socket(OwnedFd),
+}
+
+impl Answerer {
+    /// `channel` is any socket: its device is that of all sockets.
+    pub(super) fn new(channel: BorrowedFd<'_>) -> io::Result<Self> {
+        let sockfs = rustix::fs::fstat(channel)?.st_dev;
+        // st_dev is new_encode_dev(); the kernel prints the device itself, 20 bits of minor below 12 of major (linux/kdev_t.h).
+        let sockfs_printed = rustix::fs::major(sockfs) << 20 | rustix::fs::minor(sockfs);
+        Ok(Self { proc: Proc::open()?, sockfs, sockfs_printed })
+    }
+
+    fn answer(&mut self, kind: Kind, body: &[u32]) -> Result<Answer, Refusal> {
+        let selection = || Selection::from_words(body).ok_or(Refusal::Malformed);
+        match kind {
+            Kind::Holders => self.holders(&selection()?).map(Answer::Rows),
+            Kind::Pollers => self.pollers(&selection()?).map(Answer::Rows),
+            Kind::Waits => self.waits(body).map(Answer::Rows),
+            Kind::Take => match *body {
+                [inode, pid, descriptor] => self.take(inode, pid, descriptor.cast_signed()).map(Answer::Socket),
+                _ => Err(Refusal::Malformed),
+            },
+            Kind::Ready | Kind::Failed | Kind::Rows | Kind::Taken | Kind::Refused => Err(Refusal::Malformed),
+        }
+    }
+
+    fn pids(&mut self, selection: &Selection) -> Result<Vec<u32>, Refusal> {
+        if selection.pids.is_empty() { self.proc.pids().map_err(Refusal::from) } else { Ok(selection.pids.clone()) }
+    }
+
+    fn holders(&mut self, selection: &Selection) -> Result<Vec<u32>, Refusal> {
+        let mut seen = vec![0; selection.inodes.len()];
+        let mut rows = vec![0];
+        let mut held = Vec::new();
+        for pid in self.pids(selection)? {
+            held.clear();
+            let result = self.proc.descriptors(pid, |descriptor, link| {
+                let Link::Socket(inode) = link else { return };
+                match selection.inodes.binary_search(&inode) {
+                    Ok(at) if seen[at] < HOLDERS_PER_SOCKET => seen[at] += 1,
+                    Err(_) if selection.inodes.is_empty() => {}
+                    _ => return,
+                }
+                held.push((inode, descriptor));
+            });
+            count_denied(result, &mut rows)?;
+            if held.is_empty() {
+                continue;
+            }
+            if rows.len() + held.len() * HOLDER_WORDS > REPLY_WORDS {
+                return Err(Refusal::TooMuch);
+            }
+            let command = self.proc.command(pid);
+            // Ascending by descriptor: /proc lists them so.
+            for &(inode, descriptor) in &held {
+                rows.extend([inode, pid, descriptor.cast_unsigned()]);
+                rows.extend(command.as_chunks::<4>().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn pollers(&mut self, selection: &Selection) -> Result<Vec<u32>, Refusal> {
+        let mut rows = vec![0];
+        let (mut instances, mut polled) = (Vec::new(), Vec::new());
+        for pid in self.pids(selection)? {
+            instances.clear();
+            polled.clear();
+            let mut concerned = false;
+            let result = self.proc.descriptors(pid, |descriptor, link| match link {
+                Link::Epoll => instances.push(descriptor),
+                Link::Socket(inode) => concerned |= selection.inodes.is_empty() || selection.inodes.binary_search(&inode).is_ok(),
+                Link::IoUring | Link::Other => {}
+            });
+            count_denied(result, &mut rows)?;
+            // The kernel holds the instance's lock while it prints every member: never ask a process that has none of the sockets.
+            if !concerned {
+                continue;
+            }
+            for &instance in &instances {
+                let result = self.proc.epoll(pid, instance, self.sockfs_printed, |inode| {
+                    if selection.inodes.is_empty() || selection.inodes.binary_search(&inode).is_ok() {
+                        polled.push(inode);
+                    }
+                });
+                count_denied(result, &mut rows)?;
+            }
+            polled.sort_unstable();
+            polled.dedup();
+            if rows.len() + polled.len() * 2 > REPLY_WORDS {
+                return Err(Refusal::TooMuch);
+            }
+            rows.extend(polled.iter().flat_map(|&inode| [inode, pid]));
+        }
+        Ok(rows)
+    }
+
+    fn waits(&mut self, pids: &[u32]) -> Result<Vec<u32>, Refusal> {
+        let mut rows = vec![0];
+        for &pid in pids {
+            let result = self.proc.waits(pid);
+            if let Ok(bits) = result {
+                rows.extend([pid, bits]);
+            }
+            count_denied(result.map(|_| ()), &mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    /// Takes the socket and then looks at what was taken: the process may have closed it, or ended and its pid been used again, at any
+    /// moment before, but what a descriptor refers to does not change any more.
+    fn take(&self, inode: u32, pid: u32, descriptor: i32) -> Result<OwnedFd, Refusal> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Refusal::NoSuchProcess)?;
+        if descriptor < 0 {
+            return Err(Refusal::NoSuchDescriptor);
+        }
+        let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
+            Errno::SRCH | Errno::INVAL => Refusal::NoSuchProcess,
+            other => other.into(),
+        })?;
+        let taken = pidfd_getfd(&process, descriptor, PidfdGetfdFlags::empty()).map_err(|errno| match errno {
+            Errno::SRCH => Refusal::NoSuchProcess,
+            Errno::BADF => Refusal::NoSuchDescriptor,
+            Errno::PERM => Refusal::Denied,
+            other => other.into(),
+        })?;
+        let status = rustix::fs::fstat(&taken).map_err(Refusal::from)?;
+        if status.st_dev != self.sockfs || status.st_ino != u64::from(inode) {
+            return Err(Refusal::AnotherSocket);
+        }
+        match socket::kind(&taken).map_err(Refusal::from)? {
+            SocketKind::TcpListener | SocketKind::UdpBound => Ok(taken),
+            SocketKind::Other => Err(Refusal::NotAListener),
+        }
+    }
+}
+
+/// Counts a process that may not be read in the first word; one that is gone is nothing.
+fn count_denied(result: rustix::io::Result<()>, rows: &mut [u32]) -> Result<(), Refusal> {
+    match result {
+        Ok(()) | Err(Errno::NOENT | Errno::SRCH) => Ok(()),
+        Err(Errno::ACCESS | Errno::PERM) => {
+            if let Some(denied) = rows.first_mut() {
+                *denied += 1;
+            }
+            Ok(())
+        }
+        Err(other) => Err(other.into()),
+    }
+}
