@@ -1,0 +1,31 @@
+//! What the tests stand on: packets, namespaces, the daemon, servers, load.
+//!
+//! Everything here panics with a sentence when it cannot do its part: a test that cannot be set up has failed.
+
+pub mod capture;
+pub mod daemon;
+pub mod http;
+pub mod load;
+pub mod metrics;
+pub mod netns;
+pub mod packet;
+pub mod prerequisites;
+pub mod roles;
+mod selftest;
+pub mod servers;
+pub mod wait;
+
+use libtest_mimic::Trial;
+
+/// The tests of this support library itself, none of which needs Weir.
+pub fn tests() -> Vec<Trial> {
+    [selftest::tests(), packet::selftest::tests()].into_iter().flatten().collect()
+}
+
+/// A test by the name of its function's module and itself, which fails by panicking.
+pub fn trial(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        run();
+        Ok(())
+    })
+}
