@@ -1,7 +1,10 @@
 //! Weir's daemon and command line.
 #![warn(missing_docs)]
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod exit;
 pub mod listeners;
+pub mod observe;
+pub mod plan;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 use toml::{Spanned, de::DeValue};
 
 use super::{
@@ -51,7 +51,7 @@ pub struct Quic {
 }
 
 /// The transport protocols that Weir balances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Connections, balanced when they open.

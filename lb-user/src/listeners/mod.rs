@@ -12,14 +12,9 @@ pub mod socket;
 
 use std::net::IpAddr;
 
-/// The transport protocol of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// TCP, `IPPROTO_TCP`.
-    Tcp,
-    /// UDP, `IPPROTO_UDP`.
-    Udp,
-}
+use serde::{Deserialize, Serialize};
+
+pub use crate::config::Protocol;
 
 /// The accept queue of a listening TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +50,7 @@ pub struct Listener {
 }
 
 /// One descriptor of a socket in one process.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// The process.
     pub pid: u32,

@@ -1,0 +1,3 @@
+//! How others reach the daemon: the control socket for the command line, HTTP for Prometheus.
+
+pub mod protocol;

@@ -1,0 +1,3 @@
+//! What is shown: readers make one [`snapshot::Snapshot`], and the metrics, the JSON and the terminal all render that.
+
+pub mod snapshot;

@@ -1,0 +1,185 @@
+//! The one picture of a running Weir. Everything that is shown is a rendering of this.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::Protocol,
+    plan::{Note, OtherListener, Process, State},
+};
+
+/// A running instance at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// When it was taken, in seconds since 1970.
+    pub taken_at: f64,
+    /// The instance's name.
+    pub instance: String,
+    /// The daemon; none if it is not running, and the rest was read from the pinned maps and the state file.
+    pub daemon: Option<Daemon>,
+    /// What is attached in the kernel.
+    pub dataplane: Dataplane,
+    /// The services, by index.
+    pub services: Vec<Service>,
+    /// Listeners that are not balanced.
+    pub others: Vec<OtherListener>,
+    /// Packets of no service, by reason.
+    pub passed: Vec<ReasonCount>,
+    /// How often the selector left the choice to the kernel, by why (`lb_common::abi::SelectionMiss::label`).
+    pub selector_misses: BTreeMap<String, u64>,
+    /// What the user should know about the whole.
+    pub notes: Vec<Note>,
+}
+
+/// The daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Its process.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// How long it has run, in seconds.
+    pub uptime: f64,
+    /// The last reload of the configuration.
+    pub last_reload: Option<Reload>,
+    /// Whether the privileged helper answers: without it no new listener can join.
+    pub helper_alive: bool,
+    /// Whether listeners are noticed by event; if not, only by scan.
+    pub events: bool,
+    /// How long the last full scan took, in seconds.
+    pub last_scan: f64,
+}
+
+/// A reload of the configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reload {
+    /// When, in seconds since 1970.
+    pub at: f64,
+    /// What was wrong; none if it was taken.
+    pub error: Option<String>,
+}
+
+/// What is attached in the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Dataplane {
+    /// The version of the maps' layout.
+    pub abi_version: u32,
+    /// How long it has been attached, in seconds; it outlives the daemon.
+    pub uptime: f64,
+    /// The interfaces.
+    pub interfaces: Vec<Interface>,
+    /// The programs.
+    pub programs: Vec<Program>,
+    /// The maps whose fill matters.
+    pub maps: Vec<MapFill>,
+}
+
+/// An interface with the XDP program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name; its index if it has gone.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// `native` or `generic`; `gone` if the interface no longer exists.
+    pub mode: String,
+}
+
+/// A program in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name.
+    pub name: String,
+    /// Its ID.
+    pub id: u32,
+    /// How many instructions the verifier looked at.
+    pub verified_instructions: u32,
+}
+
+/// How full a map is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapFill {
+    /// Its name.
+    pub name: String,
+    /// How many entries it holds.
+    pub entries: u64,
+    /// How many it can hold.
+    pub capacity: u64,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address that its listeners are bound to.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The device that its listeners are bound to.
+    pub device: Option<String>,
+    /// Whether the user named it.
+    pub configured: bool,
+    /// The number of entries of its Maglev table.
+    pub table_size: u32,
+    /// Its backends, by index.
+    pub backends: Vec<Backend>,
+    /// Packets seen by XDP, by reason; reasons with none are left out.
+    pub packets: Vec<ReasonCount>,
+    /// What the user should know about it.
+    pub notes: Vec<Note>,
+}
+
+/// A backend: a listening socket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its number in the service.
+    pub index: u32,
+    /// Its slot in the socket array.
+    pub slot: u32,
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// The socket's inode.
+    pub inode: u32,
+    /// Whether it gets new flows.
+    pub state: State,
+    /// Its weight.
+    pub weight: u32,
+    /// Its share of the table, 0 to 1.
+    pub share: f64,
+    /// The processes that serve it, as far as is known.
+    pub servers: Vec<Process>,
+    /// The accept queue; none for UDP, and when the daemon is down.
+    pub accept_queue: Option<AcceptQueue>,
+    /// How often XDP chose it for a packet that opens a flow.
+    pub chosen: u64,
+    /// How often the selector selected it, by cause (`lb_common::abi::Cause::label`), zeros included.
+    pub selected: BTreeMap<String, u64>,
+    /// Connections established from it.
+    pub established: u64,
+    /// Connections established from it that still exist.
+    pub open: u64,
+}
+
+/// An accept queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptQueue {
+    /// Connections that wait.
+    pub length: u32,
+    /// How many may wait.
+    pub limit: u32,
+}
+
+/// Packets under one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// `lb_common::Reason::label`.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
