@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
 
+    support::netns::sweep();
+
     let trials = [support::tests()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

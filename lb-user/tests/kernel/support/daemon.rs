@@ -113,19 +113,18 @@ impl Weir {
     /// Starts the daemon again after [`Weir::kill9`] or [`Weir::terminate`], with the same arguments; returns when it is ready.
     pub fn restart(&mut self) {
         assert!(self.child.is_none(), "the daemon still runs");
-        let mut child = self.spawn();
-        let ready_at = self.metrics_at;
+        // Kept before it is ready, so that it ends with this value when it never is.
+        self.child = Some(self.spawn());
         eventually(PATIENCE, || {
-            if let Ok(Some(status)) = child.try_wait() {
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 panic!("weir ended before it was ready ({status}); its log:\n{}", self.log());
             }
-            match http::get_once(ready_at, "/readyz", Duration::from_secs(2)) {
+            match http::get_once(self.metrics_at, "/readyz", Duration::from_secs(2)) {
                 Ok(response) if response.status == 200 => Ok(()),
                 Ok(response) => Err(format!("/readyz answers {}: {}", response.status, String::from_utf8_lossy(&response.body))),
                 Err(problem) => Err(format!("{problem}; its log:\n{}", self.log())),
             }
         });
-        self.child = Some(child);
     }
 
     /// Runs the daemon where it is expected to end by itself: its exit code and its log.
@@ -180,7 +179,13 @@ impl Weir {
 
     /// Runs `weir ARGUMENTS` for this instance and returns what it printed and its status.
     pub fn cli_output(&self, arguments: &[&str]) -> Output {
-        Command::new(&self.binary).args(arguments).args(self.identity()).stdin(Stdio::null()).output().expect("run weir")
+        self.command(arguments).output().expect("run weir")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).args(self.identity()).stdin(Stdio::null());
+        command
     }
 
     /// What the daemon has written so far, over all its starts.
@@ -222,15 +227,16 @@ impl Weir {
 impl Drop for Weir {
     fn drop(&mut self) {
         // First the command, as a user would; it has to work whether or not the daemon still runs.
-        let stop = self.cli_output(&["stop"]);
+        let stop = self.command(&["stop"]).output();
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            eprintln!("--- weir ({}), `weir stop`: {}\n{}", self.instance, stop.status, self.log());
-        } else if self.pins().exists() {
-            eprintln!("weir stop left {} behind ({}): {}", self.pins().display(), stop.status, String::from_utf8_lossy(&stop.stderr));
+            eprintln!("--- weir, instance {}\n{}", self.instance, self.log());
+        }
+        if self.pins().exists() {
+            eprintln!("`weir stop` left {} behind: {stop:?}", self.pins().display());
         }
     }
 }

@@ -68,6 +68,9 @@ impl Steady {
                         // Each number has its time, so that a slow answer delays no other client's connection.
                         let due = start + interval * u32::try_from(number).unwrap_or(u32::MAX);
                         std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
                     }
                     one(&plan, plan.ephemeral_source(number), start, false, &mut report);
                     completed.fetch_add(1, Ordering::Relaxed);

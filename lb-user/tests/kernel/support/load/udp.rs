@@ -15,7 +15,7 @@ const WINDOW: usize = 32;
 pub struct UdpFlows {
     flows: Vec<(SocketAddr, UdpSocket)>,
     start: Instant,
-    sent: u64,
+    rounds_done: u64,
 }
 
 impl UdpFlows {
@@ -33,7 +33,7 @@ impl UdpFlows {
             (source, prepare().unwrap_or_else(|error| panic!("flow {flow} from {source}: {error}")))
         };
         let flows = entrance.run(|| (0..count).map(open).collect());
-        Self { flows, start: Instant::now(), sent: 0 }
+        Self { flows, start: Instant::now(), rounds_done: 0 }
     }
 
     /// The sources, in the order of [`UdpFlows::round`]'s answers.
@@ -43,18 +43,20 @@ impl UdpFlows {
 
     /// Sends one datagram over each flow and says who answered it.
     pub fn round(&mut self) -> Vec<Result<Answer, Failure>> {
+        self.rounds_done += 1;
+        let round = self.rounds_done;
+        self.round_with(|flow| format!("flow {flow}, round {round}").into_bytes())
+    }
+
+    /// The same with datagrams of the caller's, by flow number; each flow's should differ from round to round.
+    pub fn round_with(&self, datagram: impl Fn(usize) -> Vec<u8>) -> Vec<Result<Answer, Failure>> {
         let mut answers = Vec::with_capacity(self.flows.len());
-        for window in self.flows.chunks(WINDOW) {
-            let asked: Vec<_> = window
-                .iter()
-                .map(|(_, socket)| {
-                    self.sent += 1;
-                    let question = format!("datagram {}", self.sent);
-                    socket.send(question.as_bytes()).map(|_| question).map_err(|error| (Phase::Send, cause(&error)))
-                })
-                .collect();
-            for ((source, socket), question) in window.iter().zip(asked) {
-                let answer = question.and_then(|question| hear(socket, &question));
+        for (number, window) in self.flows.chunks(WINDOW).enumerate() {
+            let questions: Vec<_> = (0..window.len()).map(|place| datagram(number * WINDOW + place)).collect();
+            let sent: Vec<_> = window.iter().zip(&questions).map(|((_, socket), question)| socket.send(question)).collect();
+            for (((source, socket), question), sent) in window.iter().zip(&questions).zip(sent) {
+                let sent = sent.map_err(|error| (Phase::Send, cause(&error)));
+                let answer = sent.and_then(|_| hear(socket, question));
                 answers.push(answer.map_err(|failed| failure(failed, self.start, *source)));
             }
         }
@@ -74,14 +76,17 @@ impl UdpFlows {
 }
 
 /// Reads until the reply to `question`: an answer that came too late for an earlier round is passed over.
-fn hear(socket: &UdpSocket, question: &str) -> Result<Answer, (Phase, String)> {
+fn hear(socket: &UdpSocket, question: &[u8]) -> Result<Answer, (Phase, String)> {
     let mut reply = [0_u8; 2048];
     loop {
         let length = socket.recv(&mut reply).map_err(|error| (Phase::Receive, cause(&error)))?;
-        let text = String::from_utf8_lossy(&reply[..length]);
-        let Some((line, echo)) = text.split_once('\n') else { return Err((Phase::Check, format!("no worker's reply: {text:?}"))) };
-        if echo == question {
-            return Answer::parse(line).ok_or_else(|| (Phase::Check, format!("no worker's line: {line:?}")));
+        let reply = &reply[..length];
+        let Some(end) = reply.iter().position(|byte| *byte == b'\n') else {
+            return Err((Phase::Check, format!("no worker's reply: {reply:?}")));
+        };
+        if reply[end + 1..] == *question {
+            let line = String::from_utf8_lossy(&reply[..end]);
+            return Answer::parse(&line).ok_or_else(|| (Phase::Check, format!("no worker's line: {line:?}")));
         }
     }
 }

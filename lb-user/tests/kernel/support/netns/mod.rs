@@ -9,7 +9,7 @@ use std::fs::File;
 use std::ops::Deref;
 use std::os::unix::process::CommandExt as _;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -141,6 +141,20 @@ impl Deref for Namespace {
 
     fn deref(&self) -> &Entrance {
         &self.entrance
+    }
+}
+
+/// Removes the namespaces of test runs that ended without doing so (killed, say), and the processes in them.
+pub fn sweep() {
+    let names = std::fs::read_dir("/run/netns").into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    for name in names {
+        let owner = name.strip_prefix("weirt-").and_then(|rest| rest.split('-').next()).and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+            && let Ok(handle) = File::open(format!("/run/netns/{name}"))
+        {
+            eprintln!("removing {name}, left by an earlier run");
+            drop(Namespace { name, entrance: Entrance { handle: Arc::new(handle) } });
+        }
     }
 }
 

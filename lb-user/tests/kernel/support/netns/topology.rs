@@ -138,7 +138,8 @@ const fn addresses(subnet: u8, host: u8) -> [IpAddr; 2] {
 pub fn join(left: &Namespace, left_device: &str, right: &Namespace, right_device: &str) {
     left.ip(&format!("link add {left_device} type veth peer name {right_device} netns {}", right.name()));
     for (namespace, device) in [(left, left_device), (right, right_device)] {
-        // IPv6 router discovery would only add noise to packet counts.
+        // IPv6 router discovery and duplicate address detection would only add noise to packet counts.
+        namespace.set_sysctl(&format!("net/ipv6/conf/{device}/accept_dad"), "0");
         namespace.set_sysctl(&format!("net/ipv6/conf/{device}/router_solicitations"), "0");
         namespace.tool("ethtool", &["-K", device, "tx", "off", "tso", "off", "gso", "off"]);
         namespace.ip(&format!("link set {device} up"));

@@ -22,6 +22,9 @@ pub const URG: u8 = 0x20;
 pub const ECE: u8 = 0x40;
 pub const CWR: u8 = 0x80;
 
+/// The options of a Linux client's SYN: MSS 1460, SACK permitted, timestamps, no-operation, window scale 10.
+pub const SYN_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0x8c, 0x68, 0x2b, 0x8c, 0, 0, 0, 0, 1, 3, 3, 10];
+
 /// The receiver's MAC of [`Packet::ethernet`].
 pub const SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 /// The sender's MAC of [`Packet::ethernet`].
@@ -123,6 +126,23 @@ impl Packet {
     /// Bytes as they are.
     pub fn payload(self, bytes: &[u8]) -> Self {
         self.layer(Shape::Raw(bytes.to_vec()))
+    }
+
+    /// A QUIC packet with a long header (RFC 9000, section 17.2): an Initial of this version, filled up to 1,200 bytes.
+    pub fn quic_long(self, version: u32, destination_id: &[u8], source_id: &[u8]) -> Self {
+        let mut bytes = vec![0xc3];
+        bytes.extend(version.to_be_bytes());
+        for id in [destination_id, source_id] {
+            bytes.push(u8::try_from(id.len()).expect("a connection ID of at most 20 bytes"));
+            bytes.extend(id);
+        }
+        bytes.resize(1200, 0xa5);
+        self.payload(&bytes)
+    }
+
+    /// A QUIC packet with a short header (section 17.3): the connection ID, whose length is the receiver's secret, and 32 bytes more.
+    pub fn quic_short(self, destination_id: &[u8]) -> Self {
+        self.payload(&[&[0x43], destination_id, &[0xa5; 32]].concat())
     }
 
     /// A whole packet inside this one, from its IP header on: IP in IP.

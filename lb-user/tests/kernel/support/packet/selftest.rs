@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use libtest_mimic::Trial;
 
-use super::{ACK, PSH, Packet, SYN};
+use super::{ACK, PSH, Packet, SYN, SYN_OPTIONS};
 use crate::support::trial;
 
 const V4_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -29,9 +29,8 @@ const ROWS: [Row; 12] = [
                 0202 9c41 1f90 2e62 2e90 0000 0000 a002 faf0 f84f 0000 0204 05b4 0402 080a 8c68
                 2b8c 0000 0000 0103 030a",
         built: || {
-            let options = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0x8c, 0x68, 0x2b, 0x8c, 0, 0, 0, 0, 1, 3, 3, 10];
             let ip = Packet::ethernet_between(LEFT, RIGHT).ipv4(V4_CLIENT, V4_SERVER).identification(0x7239).dont_fragment();
-            ip.tcp(40001, 8080).flags(SYN).sequence(778_186_384).window(64_240).options(&options)
+            ip.tcp(40001, 8080).flags(SYN).sequence(778_186_384).window(64_240).options(&SYN_OPTIONS)
         },
     },
     Row {
@@ -160,7 +159,12 @@ pub fn tests() -> Vec<Trial> {
             assert_eq!(hexadecimal(&built), hexadecimal(&parse(row.frame)));
         })
     });
-    rows.chain([trial("support::packet::overrides", overrides), trial("support::packet::truncate", truncate)]).collect()
+    rows.chain([
+        trial("support::packet::overrides", overrides),
+        trial("support::packet::truncate", truncate),
+        trial("support::packet::quic", quic),
+    ])
+    .collect()
 }
 
 fn overrides() {
@@ -180,6 +184,16 @@ fn truncate() {
     assert_eq!(packet.ip_offset(), 18);
     assert_eq!(whole.len(), 18 + 28 + 100);
     assert_eq!(cut, whole[..30]);
+}
+
+fn quic() {
+    let udp = || Packet::ethernet().ipv6(V6_CLIENT, V6_SERVER).udp(40_000, 443);
+    let long = udp().quic_long(1, &[0xd1, 0xd2], &[0x51]).bytes();
+    assert_eq!(long.len(), 14 + 40 + 8 + 1200);
+    assert_eq!(long[62..72], [0xc3, 0, 0, 0, 1, 2, 0xd1, 0xd2, 1, 0x51]);
+    let short = udp().quic_short(&[0xd1, 0xd2]).bytes();
+    assert_eq!(short.len(), 14 + 40 + 8 + 1 + 2 + 32);
+    assert_eq!(short[62..66], [0x43, 0xd1, 0xd2, 0xa5]);
 }
 
 fn parse(text: &str) -> Vec<u8> {

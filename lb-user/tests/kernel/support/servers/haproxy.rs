@@ -8,12 +8,12 @@ use std::process::{Child, Stdio};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{PATIENCE, children, server_directory, signal, wait_until_accepting};
+use super::{PATIENCE, children, end_with_workers, server_directory, signal, wait_until_accepting};
 use crate::support::netns::Entrance;
 use crate::support::wait::eventually;
 
 /// A `HAProxy` of its own directory in master-worker mode. `/` answers `PID THREAD\n`, `/body` answers [`super::long_body`]; the latter
-/// carries the headers `X-Worker: THREAD` and `X-Pid: PID`. Dropping it kills it.
+/// carries the headers `X-Worker: THREAD` and `X-Pid: PID`. Dropping it ends it.
 #[derive(Debug)]
 pub struct HaProxy {
     master: Child,
@@ -61,6 +61,14 @@ impl HaProxy {
         });
     }
 
+    /// Waits until only the new worker process runs after a reload.
+    pub fn wait_until_settled(&self) {
+        eventually(PATIENCE, || {
+            let running = self.worker_pids().len();
+            if running == 1 { Ok(()) } else { Err(format!("{running} HAProxy workers run; the log: {}", self.log())) }
+        });
+    }
+
     /// What `HAProxy` wrote.
     pub fn log(&self) -> String {
         log(self.directory.path())
@@ -72,12 +80,7 @@ impl Drop for HaProxy {
         if std::thread::panicking() {
             eprintln!("--- HAProxy\n{}", self.log());
         }
-        let workers = self.worker_pids();
-        let _ = self.master.kill();
-        let _ = self.master.wait();
-        for worker in workers {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(worker).unwrap_or(i32::MAX)), Signal::SIGKILL);
-        }
+        end_with_workers(&mut self.master);
     }
 }
 

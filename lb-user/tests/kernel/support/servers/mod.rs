@@ -9,7 +9,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -54,6 +54,28 @@ fn wait_until_accepting(entrance: &Entrance, address: SocketAddr, server: &mut C
 pub fn signal(process: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(process).expect("a process id"));
     kill(pid, signal).unwrap_or_else(|error| panic!("send {signal} to process {process}: {error}"));
+}
+
+/// Ends a master process and its workers: by SIGTERM, which lets the master reap them, and by force what is left after a second.
+fn end_with_workers(master: &mut Child) {
+    let workers = children(master.id());
+    let process = |pid: u32| Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
+    if matches!(master.try_wait(), Ok(None)) {
+        let _ = kill(process(master.id()), Signal::SIGTERM);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while matches!(master.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    if matches!(master.try_wait(), Ok(Some(_))) {
+        return;
+    }
+    // The master first, so that it starts no new worker.
+    let _ = master.kill();
+    let _ = master.wait();
+    for worker in workers {
+        let _ = kill(process(worker), Signal::SIGKILL);
+    }
 }
 
 /// The children of a process, from /proc.

@@ -7,12 +7,12 @@ use std::{fs, path::Path};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{PATIENCE, children, server_directory, signal, wait_until_accepting};
+use super::{PATIENCE, children, end_with_workers, server_directory, signal, wait_until_accepting};
 use crate::support::netns::Entrance;
 use crate::support::wait::eventually;
 
 /// An nginx of its own directory. `/` answers `PID CONNECTION\n`, `/body` answers [`super::long_body`]; every response carries the header
-/// `X-Worker: PID`. Dropping it kills it.
+/// `X-Worker: PID`. Dropping it ends it.
 #[derive(Debug)]
 pub struct Nginx {
     master: Child,
@@ -61,6 +61,15 @@ impl Nginx {
         self.wait_for_new_workers(&before);
     }
 
+    /// Waits until only new workers run after a reload. About 100 ms pass before nginx tells the old ones to end, and each keep-alive
+    /// connection that one of them holds is closed then: a client such as wrk counts that as a read error.
+    pub fn wait_until_settled(&self) {
+        eventually(PATIENCE, || {
+            let running = self.worker_pids().len();
+            if running == self.workers { Ok(()) } else { Err(format!("{running} nginx workers run instead of {}", self.workers)) }
+        });
+    }
+
     /// Kills one worker with SIGKILL; the master starts another in its place.
     pub fn kill9(worker: u32) {
         signal(worker, Signal::SIGKILL);
@@ -97,13 +106,7 @@ impl Drop for Nginx {
         if std::thread::panicking() {
             eprintln!("--- nginx\n{}", self.log());
         }
-        // The master first, so that it starts no new worker.
-        let workers = self.worker_pids();
-        let _ = self.master.kill();
-        let _ = self.master.wait();
-        for worker in workers {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(worker).unwrap_or(i32::MAX)), Signal::SIGKILL);
-        }
+        end_with_workers(&mut self.master);
     }
 }
 
