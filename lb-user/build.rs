@@ -7,7 +7,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -20,7 +20,18 @@ use toolchain::Toolchain;
 /// Kernels since 5.1 know this instruction set (32-bit arithmetic and jumps, and with them atomics that return a value).
 const TARGET_CPU: &str = "v3";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not by the `Result` of main: where RUST_BACKTRACE is set, it buries the message under a backtrace of this script.
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("lb-user is not in a workspace")?;
     let object = PathBuf::from(variable("OUT_DIR")?).join("weir.o");
     let directory = toolchain::directory(workspace);
@@ -36,7 +47,8 @@ fn main() -> Result<()> {
         let built = build(&toolchain, workspace, &directory)?;
         fs::copy(&built, &object).with_context(|| format!("cannot copy {} to {}", built.display(), object.display()))?;
     } else if variable("PROFILE")? == "release" {
-        bail!("no toolchain for the kernel's object on this machine yet: run `cargo xtask build`, which installs one and builds weir");
+        // Cargo shows this line alone, and fails.
+        println!("cargo::error=no toolchain for the kernel's object on this machine yet: `cargo xtask build` installs one and builds weir");
     } else {
         println!(
             "cargo::warning=no toolchain for the kernel's object: this build of weir cannot run; `cargo xtask build` makes one that can"
