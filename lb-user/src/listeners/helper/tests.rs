@@ -376,13 +376,3 @@ fn the_helper_dies_with_its_parent() {
         }
     }
 }
-
-#[test]
-fn refusals_keep_their_meaning_on_the_way() {
-    for refusal in Refusal::NAMED.into_iter().chain([Refusal::System(libc::EMFILE)]) {
-        assert_eq!(Refusal::from_words(&refusal.to_words()), Some(refusal));
-    }
-    for words in [&[][..], &[1], &[7, 0], &[0, 1], &[0, 0, 0]] {
-        assert_eq!(Refusal::from_words(words), None, "{words:?}");
-    }
-}
