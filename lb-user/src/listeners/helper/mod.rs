@@ -9,6 +9,7 @@
 mod channel;
 mod confine;
 mod error;
+mod kcmp;
 mod proc;
 mod process;
 mod wire;
@@ -191,14 +192,28 @@ impl Helper {
         Ok(Answer { found, denied })
     }
 
-    /// Which processes have one of these sockets in an epoll instance: inode to pids, ascending. Empty `pids` means every process. Only
-    /// processes that hold at least one of the sockets are asked for their epoll instances; the kernel locks an instance while it lists
-    /// its members, so do not ask more often than needed.
+    /// Which processes have one of these sockets in an epoll instance: inode to pids, ascending. Empty `pids` means every process.
+    ///
+    /// The kernel locks an epoll instance while it looks through it, and the worker waits meanwhile: a millisecond or two for ten
+    /// thousand connections and one socket of ours, some tens of milliseconds if the process holds more than 64 of them. Ask this when
+    /// sockets or processes are new, and [`Helper::still_polled`] to look again.
     pub fn pollers(&self, inodes: &[u32], pids: &[u32]) -> Result<Answer<HashMap<u32, Vec<u32>>>, CallError> {
         if inodes.is_empty() {
             return Ok(Answer::default());
         }
-        let (denied, rows) = self.rows::<2>(Kind::Pollers, &Selection::new(inodes, pids).to_words())?;
+        self.ask_pollers(Kind::Pollers, &Selection::new(inodes, pids).to_words())
+    }
+
+    /// Of these pairs (inode, pid), those in which the process still polls the socket, as for [`Helper::pollers`]. One short question
+    /// for each pair: the way to look again at the servers that are known.
+    pub fn still_polled(&self, pairs: &[(u32, u32)]) -> Result<Answer<HashMap<u32, Vec<u32>>>, CallError> {
+        let mut sorted: Vec<[u32; 2]> = pairs.iter().map(|&(inode, pid)| [pid, inode]).collect();
+        sorted.sort_unstable();
+        self.ask_pollers(Kind::StillPolled, sorted.as_flattened())
+    }
+
+    fn ask_pollers(&self, kind: Kind, request: &[u32]) -> Result<Answer<HashMap<u32, Vec<u32>>>, CallError> {
+        let (denied, rows) = self.rows::<2>(kind, request)?;
         let mut found: HashMap<u32, Vec<u32>> = HashMap::new();
         for [inode, pid] in rows {
             found.entry(inode).or_default().push(pid);
