@@ -209,6 +209,7 @@ impl Helper {
     pub fn still_polled(&self, pairs: &[(u32, u32)]) -> Result<Answer<HashMap<u32, Vec<u32>>>, CallError> {
         let mut sorted: Vec<[u32; 2]> = pairs.iter().map(|&(inode, pid)| [pid, inode]).collect();
         sorted.sort_unstable();
+        sorted.dedup();
         self.ask_pollers(Kind::StillPolled, sorted.as_flattened())
     }
 
