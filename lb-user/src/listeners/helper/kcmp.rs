@@ -25,8 +25,9 @@ struct Slot {
 pub(super) fn polls(pid: u32, instance: i32, descriptor: i32) -> rustix::io::Result<bool> {
     for offset in 0..SAME_NUMBER {
         let slot = Slot { instance: instance.cast_unsigned(), target: descriptor.cast_unsigned(), offset };
+        // The descriptor is an unsigned long of the kernel's: as a wider variadic argument it may not be left to its low half.
         // SAFETY: the kernel reads a slot of this layout from the pointer, which outlives the call, and writes nothing.
-        let order = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, EPOLL_TFD, descriptor, &raw const slot) };
+        let order = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, EPOLL_TFD, libc::c_ulong::from(slot.target), &raw const slot) };
         match order {
             0 => return Ok(true),
             1..=3 => {}
