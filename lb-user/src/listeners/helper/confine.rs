@@ -135,9 +135,11 @@ pub(super) fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         Ok::<_, seccompiler::BackendError>(condition)
     };
     let not_executable = |index| word(index, libc::PROT_EXEC, 0);
+    let kcmp = word(2, -1, super::kcmp::EPOLL_TFD.cast_signed())?;
     let mut rules: Vec<(i64, Vec<SeccompRule>)> = vec![
         (libc::SYS_openat, vec![SeccompRule::new(vec![word(2, libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC, libc::O_RDONLY)?])?]),
         (libc::SYS_mmap, vec![SeccompRule::new(vec![not_executable(2)?, word(3, libc::MAP_ANONYMOUS, libc::MAP_ANONYMOUS)?])?]),
+        (libc::SYS_kcmp, vec![SeccompRule::new(vec![kcmp])?]),
         (libc::SYS_mprotect, vec![SeccompRule::new(vec![not_executable(2)?])?]),
     ];
     rules.extend(

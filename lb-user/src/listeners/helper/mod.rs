@@ -6,7 +6,10 @@
 //!
 //! It sees the processes of its own pid namespace. It dies with the daemon.
 
+mod channel;
 mod confine;
+mod error;
+mod kcmp;
 mod proc;
 mod process;
 mod wire;
@@ -23,11 +26,13 @@ use std::time::{Duration, Instant};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::thread::CapabilitySet;
 
+use channel::Channel;
 pub use confine::Step;
-use wire::{HOLDER_WORDS, Kind, Packet, REPLY_WORDS, REQUEST_WORDS, Selection};
+pub use error::{CallError, Refusal, StartError};
+use wire::{HOLDER_WORDS, Kind, Packet, REQUEST_WORDS, Selection};
 
 use super::Holder;
 
@@ -36,135 +41,6 @@ use super::Holder;
 pub const HOLDERS_PER_SOCKET: u32 = 16;
 /// How long a fresh helper may take to confine itself.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why the helper could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Only a process with one thread may fork a helper that goes on running Rust code.
-    #[error("the helper must be started before any thread, but this process has {0}")]
-    Threads(usize),
-    /// The process does not have what the helper needs.
-    #[error("cannot look into other processes without {}: run as root, or grant it", .0.join(" and "))]
-    MissingCapabilities(Vec<&'static str>),
-    /// A system call failed on the daemon's side.
-    #[error("cannot start the helper: {action}: {source}")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The seccomp filter cannot be made for this architecture.
-    #[error("cannot make the helper's seccomp filter: {0}")]
-    Filter(#[from] seccompiler::BackendError),
-    /// The helper could not confine itself and has ended: it never runs with more than it needs.
-    #[error("the helper could not {step}: {source}")]
-    Confinement {
-        /// What it was doing.
-        step: Step,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The helper ended or hung before it was ready.
-    #[error("the helper ended or hung before it was ready")]
-    NoAnswer,
-}
-
-/// Why the helper does not do what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The process is gone.
-    #[error("no such process")]
-    NoSuchProcess,
-    /// The process has closed the descriptor.
-    #[error("the process has no such descriptor")]
-    NoSuchDescriptor,
-    /// The kernel forbids it: missing capability, or a security module such as Yama.
-    #[error("the kernel does not permit taking it")]
-    Denied,
-    /// The descriptor is now another file than the one asked for.
-    #[error("the descriptor is no longer that socket")]
-    AnotherSocket,
-    /// It is that socket, but no listening TCP and no bound UDP socket.
-    #[error("the socket is neither listening TCP nor bound UDP")]
-    NotAListener,
-    /// The request is not well-formed.
-    #[error("malformed request")]
-    Malformed,
-    /// The answer would be larger than a reply may be.
-    #[error("the answer is too large")]
-    TooMuch,
-    /// Another system error.
-    #[error("{}", io::Error::from_raw_os_error(*.0))]
-    System(
-        /// The errno.
-        i32,
-    ),
-}
-
-impl Refusal {
-    const NAMED: [Self; 7] = [
-        Self::NoSuchProcess,
-        Self::NoSuchDescriptor,
-        Self::Denied,
-        Self::AnotherSocket,
-        Self::NotAListener,
-        Self::Malformed,
-        Self::TooMuch,
-    ];
-
-    /// The position in `NAMED` and 0, or `u32::MAX` and the errno.
-    fn to_words(self) -> [u32; 2] {
-        if let Self::System(errno) = self {
-            return [u32::MAX, errno.cast_unsigned()];
-        }
-        let code = (0_u32..).zip(Self::NAMED).find(|&(_, named)| named == self);
-        [code.map_or(u32::MAX, |(code, _)| code), 0]
-    }
-
-    fn from_words(words: &[u32]) -> Option<Self> {
-        match *words {
-            [u32::MAX, errno] => Some(Self::System(errno.cast_signed())),
-            [code, 0] => Self::NAMED.get(code as usize).copied(),
-            _ => None,
-        }
-    }
-}
-
-impl From<Errno> for Refusal {
-    fn from(errno: Errno) -> Self {
-        Self::System(errno.raw_os_error())
-    }
-}
-
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        Self::System(error.raw_os_error().unwrap_or(libc::EIO))
-    }
-}
-
-/// Why a call to the helper failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    /// The helper has ended. Nothing new can be discovered until the daemon is restarted; what is balanced already goes on.
-    #[error("the helper process has ended")]
-    Gone,
-    /// No answer in time. A late one is thrown away by the next call, and a descriptor in it closed.
-    #[error("the helper did not answer within {0:?}")]
-    Timeout(Duration),
-    /// The helper says no.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The question does not fit a request.
-    #[error("{0} words are more than a request may have")]
-    RequestTooLarge(usize),
-    /// The answer breaks the rules of the protocol.
-    #[error("the helper sent a malformed answer: {0}")]
-    Malformed(&'static str),
-    /// A system error on the socket pair.
-    #[error("cannot talk to the helper: {0}")]
-    Channel(io::Error),
-}
 
 /// Rows of an answer, with the number of processes that the helper was not permitted to read (0 if it has its capabilities and no
 /// security module interferes). If it is not 0 the rows may lack some.
@@ -201,14 +77,6 @@ pub struct Helper {
     pid: Pid,
     timeout: Duration,
     channel: Mutex<Channel>,
-}
-
-#[derive(Debug)]
-struct Channel {
-    socket: OwnedFd,
-    request: u32,
-    /// Whether the helper has been waited for: its pid may be another process's by now.
-    reaped: bool,
 }
 
 impl Helper {
@@ -257,8 +125,7 @@ impl Helper {
             Ok(ForkResult::Parent { child }) => child,
         };
         drop(theirs);
-        let helper =
-            Self { pid: child, timeout: Duration::from_secs(10), channel: Mutex::new(Channel { socket: ours, request: 0, reaped: false }) };
+        let helper = Self { pid: child, timeout: Duration::from_secs(10), channel: Mutex::new(Channel::new(ours)) };
         helper.wait_until_ready()?;
         Ok(helper)
     }
@@ -325,14 +192,29 @@ impl Helper {
         Ok(Answer { found, denied })
     }
 
-    /// Which processes have one of these sockets in an epoll instance: inode to pids, ascending. Empty `pids` means every process. Only
-    /// processes that hold at least one of the sockets are asked for their epoll instances; the kernel locks an instance while it lists
-    /// its members, so do not ask more often than needed.
+    /// Which processes have one of these sockets in an epoll instance: inode to pids, ascending. Empty `pids` means every process.
+    ///
+    /// The kernel locks an epoll instance while it looks through it, and the worker waits meanwhile: a millisecond or two for ten
+    /// thousand connections and one socket of ours, some tens of milliseconds if the process holds more than 64 of them. Ask this when
+    /// sockets or processes are new, and [`Helper::still_polled`] to look again.
     pub fn pollers(&self, inodes: &[u32], pids: &[u32]) -> Result<Answer<HashMap<u32, Vec<u32>>>, CallError> {
         if inodes.is_empty() {
             return Ok(Answer::default());
         }
-        let (denied, rows) = self.rows::<2>(Kind::Pollers, &Selection::new(inodes, pids).to_words())?;
+        self.ask_pollers(Kind::Pollers, &Selection::new(inodes, pids).to_words())
+    }
+
+    /// Of these pairs (inode, pid), those in which the process still polls the socket, as for [`Helper::pollers`]. One short question
+    /// for each pair: the way to look again at the servers that are known.
+    pub fn still_polled(&self, pairs: &[(u32, u32)]) -> Result<Answer<HashMap<u32, Vec<u32>>>, CallError> {
+        let mut sorted: Vec<[u32; 2]> = pairs.iter().map(|&(inode, pid)| [pid, inode]).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        self.ask_pollers(Kind::StillPolled, sorted.as_flattened())
+    }
+
+    fn ask_pollers(&self, kind: Kind, request: &[u32]) -> Result<Answer<HashMap<u32, Vec<u32>>>, CallError> {
+        let (denied, rows) = self.rows::<2>(kind, request)?;
         let mut found: HashMap<u32, Vec<u32>> = HashMap::new();
         for [inode, pid] in rows {
             found.entry(inode).or_default().push(pid);
@@ -396,70 +278,6 @@ impl Drop for Helper {
         // Not shutdown(2): a helper that hangs must end as well.
         let _ = nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
-    }
-}
-
-impl Channel {
-    fn call(&mut self, kind: Kind, body: &[u32], timeout: Duration) -> Result<Packet, CallError> {
-        let deadline = Instant::now() + timeout;
-        self.discard_late_answers();
-        self.request = self.request.wrapping_add(1);
-        sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Send, Some(timeout))
-            .map_err(|errno| failure(&errno.into(), timeout))?;
-        wire::send(self.socket.as_fd(), kind, self.request, body).map_err(|error| failure(&error, timeout))?;
-        let mut words = Vec::new();
-        let mut descriptor = None;
-        loop {
-            let mut packet = self.receive(deadline, timeout)?;
-            // The end of an answer to a call that gave up: dropping the packet closes its descriptor.
-            if packet.request != self.request {
-                continue;
-            }
-            if packet.kind == Kind::Refused {
-                return Err(Refusal::from_words(&packet.body).map_or(CallError::Malformed("refusal"), CallError::Refused));
-            }
-            words.append(&mut packet.body);
-            if words.len() > REPLY_WORDS {
-                return Err(CallError::Malformed("an answer above the limit"));
-            }
-            descriptor = packet.descriptor.take().or(descriptor);
-            if !packet.more {
-                packet.body = words;
-                packet.descriptor = descriptor;
-                return Ok(packet);
-            }
-        }
-    }
-
-    fn receive(&mut self, deadline: Instant, timeout: Duration) -> Result<Packet, CallError> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // A socket timeout of 0 would mean for ever.
-            if left < Duration::from_micros(1) {
-                return Err(CallError::Timeout(timeout));
-            }
-            sockopt::set_socket_timeout(&self.socket, sockopt::Timeout::Recv, Some(left))
-                .map_err(|errno| failure(&errno.into(), timeout))?;
-            return match wire::receive(self.socket.as_fd(), RecvFlags::empty()) {
-                Ok(Some(packet)) => Ok(packet),
-                Ok(None) => Err(CallError::Gone),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(failure(&error, timeout)),
-            };
-        }
-    }
-
-    fn discard_late_answers(&mut self) {
-        while let Ok(Some(_)) = wire::receive(self.socket.as_fd(), RecvFlags::DONTWAIT) {}
-    }
-}
-
-fn failure(error: &io::Error, timeout: Duration) -> CallError {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => CallError::Gone,
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::Timeout(timeout),
-        io::ErrorKind::InvalidData => CallError::Malformed("packet"),
-        kind => CallError::Channel(error.raw_os_error().map_or_else(|| kind.into(), io::Error::from_raw_os_error)),
     }
 }
 

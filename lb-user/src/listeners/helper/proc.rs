@@ -4,6 +4,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, RawDir, openat, readlinkat_raw};
@@ -98,9 +99,9 @@ impl Proc {
         Ok(pids)
     }
 
-    /// Calls `each` for every descriptor of a process, ascending. The threads of a process share one table, unless one of them has
+    /// Calls `each` for every descriptor of a process, ascending, until it breaks off. The threads of a process share one table, unless one of them has
     /// unshared it; such a thread's own descriptors are not seen.
-    pub(super) fn descriptors(&mut self, pid: u32, mut each: impl FnMut(i32, Link)) -> rustix::io::Result<()> {
+    pub(super) fn descriptors(&mut self, pid: u32, mut each: impl FnMut(i32, Link) -> ControlFlow<()>) -> rustix::io::Result<()> {
         let directory = self.directory(&format!("{pid}/fd"))?;
         let mut entries = RawDir::new(&directory, self.entries.spare_capacity_mut());
         while let Some(entry) = entries.next() {
@@ -108,7 +109,11 @@ impl Proc {
             let Some(descriptor) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else { continue };
             let mut target = [MaybeUninit::uninit(); LINK_BYTES];
             match readlinkat_raw(&directory, entry.file_name(), &mut target[..]) {
-                Ok((target, _)) => each(descriptor, link(target)),
+                Ok((target, _)) => {
+                    if each(descriptor, link(target)).is_break() {
+                        break;
+                    }
+                }
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(error),
             }
@@ -140,6 +145,7 @@ impl Proc {
             if link == Link::IoUring {
                 bits |= WAITS_IN_RING;
             }
+            ControlFlow::Continue(())
         })?;
         let directory = self.directory(&format!("{pid}/task"))?;
         let mut threads = RawDir::new(&directory, self.threads.spare_capacity_mut());
@@ -248,9 +254,20 @@ mod tests {
         let pids = proc.pids().expect("pids");
         assert!(pids.contains(&pid) && pids.is_sorted());
         let mut found = Vec::new();
-        proc.descriptors(pid, |descriptor, link| found.push((descriptor, link))).expect("descriptors");
+        let mut collect = |descriptor, link| {
+            found.push((descriptor, link));
+            ControlFlow::Continue(())
+        };
+        proc.descriptors(pid, &mut collect).expect("descriptors");
         assert!(found.contains(&(listener.as_raw_fd(), Link::Socket(inode))));
         assert_ne!(proc.command(pid)[0], 0);
-        assert_eq!(proc.descriptors(u32::MAX, |_, _| ()), Err(Errno::NOENT));
+        let mut seen = 0;
+        let first_only = |_, _| {
+            seen += 1;
+            ControlFlow::Break(())
+        };
+        proc.descriptors(pid, first_only).expect("descriptors");
+        assert_eq!(seen, 1);
+        assert_eq!(proc.descriptors(u32::MAX, |_, _| ControlFlow::Continue(())), Err(Errno::NOENT));
     }
 }

@@ -1,16 +1,22 @@
 //! The helper's side: it waits for a request, answers it, and does nothing else.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::kcmp;
 use super::proc::{Link, Proc};
 use super::wire::{self, HOLDER_WORDS, Kind, REPLY_WORDS, REQUEST_WORDS, Selection};
 use super::{HOLDERS_PER_SOCKET, Refusal};
 use crate::listeners::socket::{self, Kind as SocketKind};
+
+/// Sockets of one process that are asked for one by one, each a walk over the members of its epoll instance. Beyond this one pass over
+/// fdinfo is cheaper, though it holds the instance's lock for longer.
+const KCMP_SOCKETS: usize = 64;
 
 /// What the helper needs for its answers.
 #[derive(Debug)]
@@ -69,6 +75,7 @@ impl Answerer {
         match kind {
             Kind::Holders => self.holders(&selection()?).map(Answer::Rows),
             Kind::Pollers => self.pollers(&selection()?).map(Answer::Rows),
+            Kind::StillPolled => self.still_polled(body).map(Answer::Rows),
             Kind::Waits => self.waits(body).map(Answer::Rows),
             Kind::Take => match *body {
                 [inode, pid, descriptor] => self.take(inode, pid, descriptor.cast_signed()).map(Answer::Socket),
@@ -89,13 +96,17 @@ impl Answerer {
         for pid in self.pids(selection)? {
             held.clear();
             let result = self.proc.descriptors(pid, |descriptor, link| {
-                let Link::Socket(inode) = link else { return };
-                match selection.inodes.binary_search(&inode) {
-                    Ok(at) if seen[at] < HOLDERS_PER_SOCKET => seen[at] += 1,
-                    Err(_) if selection.inodes.is_empty() => {}
-                    _ => return,
+                if let Link::Socket(inode) = link {
+                    match selection.inodes.binary_search(&inode) {
+                        Ok(at) if seen[at] < HOLDERS_PER_SOCKET => {
+                            seen[at] += 1;
+                            held.push((inode, descriptor));
+                        }
+                        Err(_) if selection.inodes.is_empty() => held.push((inode, descriptor)),
+                        _ => {}
+                    }
                 }
-                held.push((inode, descriptor));
+                ControlFlow::Continue(())
             });
             count_denied(result, &mut rows)?;
             if held.is_empty() {
@@ -116,37 +127,78 @@ impl Answerer {
 
     fn pollers(&mut self, selection: &Selection) -> Result<Vec<u32>, Refusal> {
         let mut rows = vec![0];
-        let (mut instances, mut polled) = (Vec::new(), Vec::new());
         for pid in self.pids(selection)? {
-            instances.clear();
-            polled.clear();
-            let mut concerned = false;
-            let result = self.proc.descriptors(pid, |descriptor, link| match link {
-                Link::Epoll => instances.push(descriptor),
-                Link::Socket(inode) => concerned |= selection.inodes.is_empty() || selection.inodes.binary_search(&inode).is_ok(),
-                Link::IoUring | Link::Other => {}
-            });
-            count_denied(result, &mut rows)?;
-            // The kernel holds the instance's lock while it prints every member: never ask a process that has none of the sockets.
-            if !concerned {
-                continue;
+            let wanted = |inode: u32| selection.inodes.is_empty() || selection.inodes.binary_search(&inode).is_ok();
+            self.polled(pid, wanted, usize::MAX, &mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    fn still_polled(&mut self, pairs: &[u32]) -> Result<Vec<u32>, Refusal> {
+        let (pairs, []) = pairs.as_chunks::<2>() else { return Err(Refusal::Malformed) };
+        if !pairs.is_sorted_by(|left, right| left < right) {
+            return Err(Refusal::Malformed);
+        }
+        let mut rows = vec![0];
+        for of_process in pairs.chunk_by(|left, right| left[0] == right[0]) {
+            let wanted = |inode: u32| of_process.binary_search_by_key(&inode, |pair| pair[1]).is_ok();
+            self.polled(of_process[0][0], wanted, of_process.len(), &mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    /// Adds a row (inode, pid) for each wanted socket that this process has in an epoll instance. `all` is how many there can be: the
+    /// search ends when they are found, which with servers is early, as they open these descriptors before their connections.
+    fn polled(&mut self, pid: u32, wanted: impl Fn(u32) -> bool, all: usize, rows: &mut Vec<u32>) -> Result<(), Refusal> {
+        let (mut instances, mut held, mut polled) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ask = |instance, (inode, descriptor): (u32, i32)| {
+            if !polled.contains(&inode) && kcmp::polls(pid, instance, descriptor) == Ok(true) {
+                polled.push(inode);
             }
+            polled.len()
+        };
+        let result = self.proc.descriptors(pid, |descriptor, link| {
+            let mut found = 0;
+            match link {
+                Link::Epoll => {
+                    instances.push(descriptor);
+                    for &socket in held.iter().take(KCMP_SOCKETS) {
+                        found = ask(descriptor, socket);
+                    }
+                }
+                Link::Socket(inode) if wanted(inode) => {
+                    held.push((inode, descriptor));
+                    for &instance in instances.iter().filter(|_| held.len() <= KCMP_SOCKETS) {
+                        found = ask(instance, (inode, descriptor));
+                    }
+                }
+                Link::Socket(_) | Link::IoUring | Link::Other => {}
+            }
+            if found == all { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        count_denied(result, rows)?;
+        // A process that holds none of the sockets is never asked for its fdinfo.
+        if held.is_empty() {
+            return Ok(());
+        }
+        // Too many to ask for, or nothing found: the kernel may lack kcmp, or a socket was registered under a number that was closed since.
+        if held.len() > KCMP_SOCKETS || polled.is_empty() {
             for &instance in &instances {
                 let result = self.proc.epoll(pid, instance, self.sockfs_printed, |inode| {
-                    if selection.inodes.is_empty() || selection.inodes.binary_search(&inode).is_ok() {
+                    if wanted(inode) {
                         polled.push(inode);
                     }
                 });
-                count_denied(result, &mut rows)?;
+                count_denied(result, rows)?;
             }
-            polled.sort_unstable();
-            polled.dedup();
-            if rows.len() + polled.len() * 2 > REPLY_WORDS {
-                return Err(Refusal::TooMuch);
-            }
-            rows.extend(polled.iter().flat_map(|&inode| [inode, pid]));
         }
-        Ok(rows)
+        polled.sort_unstable();
+        polled.dedup();
+        if rows.len() + polled.len() * 2 > REPLY_WORDS {
+            return Err(Refusal::TooMuch);
+        }
+        rows.extend(polled.iter().flat_map(|&inode| [inode, pid]));
+        Ok(())
     }
 
     fn waits(&mut self, pids: &[u32]) -> Result<Vec<u32>, Refusal> {

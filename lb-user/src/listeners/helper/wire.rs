@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Pollers = 3,
     /// Request: how these processes wait. Body: pids.
     Waits = 4,
+    /// Request: which of these processes still poll these sockets. Body: pairs of pid and inode, ascending.
+    StillPolled = 5,
     /// The helper is confined and ready. No body.
     Ready = 100,
     /// The helper could not confine itself and exits. Body: step, errno.
@@ -49,9 +51,20 @@ pub(super) enum Kind {
 
 impl Kind {
     fn from_word(word: u32) -> Option<Self> {
-        [Self::Holders, Self::Take, Self::Pollers, Self::Waits, Self::Ready, Self::Failed, Self::Rows, Self::Taken, Self::Refused]
-            .into_iter()
-            .find(|&kind| kind as u32 == word)
+        [
+            Self::Holders,
+            Self::Take,
+            Self::Pollers,
+            Self::Waits,
+            Self::StillPolled,
+            Self::Ready,
+            Self::Failed,
+            Self::Rows,
+            Self::Taken,
+            Self::Refused,
+        ]
+        .into_iter()
+        .find(|&kind| kind as u32 == word)
     }
 }
 
