@@ -1,0 +1,89 @@
+//! What can go wrong between the daemon and the kernel.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error as ThisError;
+
+use super::btf::BtfError;
+
+/// Why the data plane could not do what it was asked.
+#[derive(Debug, ThisError)]
+pub enum Error {
+    /// This build has no programs in it.
+    #[error("this weir was built without its kernel object")]
+    EmptyObject,
+    /// There is no BPF file system to pin in.
+    #[error("no BPF file system at {path}")]
+    NoBpfFs {
+        /// Where it was wanted.
+        path: PathBuf,
+        /// Why it could not be mounted.
+        source: io::Error,
+    },
+    /// A pin could not be made, read or removed.
+    #[error("cannot use the pin {path}")]
+    Pins {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The object could not be read, or its maps not made.
+    #[error("cannot load the kernel object")]
+    Load(#[from] Box<aya::EbpfError>),
+    /// The kernel refused a program.
+    #[error("the kernel refused the program `{name}`")]
+    Program {
+        /// Which.
+        name: &'static str,
+        /// Why, with the verifier's words.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// A map could not be read or written.
+    #[error("cannot use the map {name}")]
+    Map {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        source: Box<aya::maps::MapError>,
+    },
+    /// A system call failed.
+    #[error("cannot {what}")]
+    Call {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The interface has another XDP program.
+    #[error("interface {interface} has another XDP program attached")]
+    Occupied {
+        /// The interface's name.
+        interface: String,
+    },
+    /// The interface's driver does not run XDP programs, and native mode was asked for.
+    #[error("interface {interface} cannot run XDP in its driver")]
+    NotNative {
+        /// The interface's name.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel's own type information is missing or lacks something.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+}
+
+impl Error {
+    pub(super) fn map(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
+        move |source| Self::Map { name, source: Box::new(source) }
+    }
+
+    pub(super) fn program(name: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> Self {
+        move |source| Self::Program { name, source: Box::new(source) }
+    }
+
+    pub(super) fn call(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Call { what: what.into(), source }
+    }
+}

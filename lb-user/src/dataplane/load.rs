@@ -1,0 +1,294 @@
+//! Loading the object, and attaching what it holds.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Map, MapData, RingBuf},
+    programs::{Program, ProgramInfo},
+};
+use lb_common::abi::{ABI_VERSION, Settings};
+
+use super::{
+    Error, OBJECT,
+    btf::{Btf as KernelTypes, BtfError},
+    maps::{Maps, NAMES},
+    pins::Pins,
+    sys::{self, XdpMode},
+};
+use crate::config::{Limits, Mode};
+
+/// What the data plane is made with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The sizes of the maps; they hold when the maps are made, not when they are adopted.
+    pub limits: Limits,
+    /// The key of the flow hash, if it is to be a certain one.
+    pub flow_hash_key: Option<[u8; 16]>,
+}
+
+/// The programs of the object, loaded.
+pub struct Programs {
+    /// The XDP program.
+    pub(super) ingress: OwnedFd,
+    /// The selector.
+    pub(super) selector: OwnedFd,
+    /// The tracepoint program, if the kernel takes it.
+    pub(super) socket_state: Option<OwnedFd>,
+    /// The iterator, if the kernel takes it.
+    pub(super) socket_facts: Option<OwnedFd>,
+    /// Their names, IDs and the number of instructions that the verifier looked at.
+    pub facts: Vec<(String, u32, u32)>,
+    /// The IDs of selectors that are Weir's: this one and the one that it replaces.
+    pub(super) own_selectors: Vec<u32>,
+}
+
+/// How an interface was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// For the first time, in this mode.
+    New(XdpMode),
+    /// The link was there; its program was replaced, or was this one already.
+    Adopted,
+}
+
+/// The data plane of one instance.
+pub struct Dataplane {
+    /// Where it is pinned.
+    pub pins: Pins,
+    /// Its maps.
+    pub maps: Maps,
+    /// Its programs.
+    pub programs: Programs,
+    /// What the kernel lacks, a sentence each with its effect.
+    pub lacking: Vec<String>,
+    /// Whether maps of another version are still to be removed.
+    old_versions: Vec<u32>,
+    events: Option<RingBuf<MapData>>,
+    /// Keeps the log map of the programs alive.
+    _ebpf: Ebpf,
+}
+
+impl Dataplane {
+    /// Makes the maps or adopts the pinned ones, and loads the programs. Nothing is attached yet.
+    pub fn open(pins: Pins, options: &Options) -> Result<Self, Error> {
+        if OBJECT.is_empty() {
+            return Err(Error::EmptyObject);
+        }
+        pins.create()?;
+        let old_versions: Vec<u32> = pins.versions().into_iter().filter(|version| *version != ABI_VERSION).collect();
+        let mut lacking = Vec::new();
+        let mut ebpf = load_object(&pins, options, &mut lacking)?;
+        let mut maps = Maps::pinned(&pins, ABI_VERSION)?;
+        settle(&mut maps, &pins, options, &old_versions)?;
+        let programs = load_programs(&mut ebpf, &pins, &mut lacking)?;
+        let events = MapData::from_pin(pins.map("EVENTS")).and_then(Map::from_map_data).and_then(RingBuf::try_from);
+        let events = events.map_err(Error::map("EVENTS"))?;
+        Ok(Self { pins, maps, programs, lacking, old_versions, events: Some(events), _ebpf: ebpf })
+    }
+
+    /// The ring buffer of listener events; the first caller gets it.
+    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
+        self.events.take()
+    }
+
+    /// Attaches the XDP program to an interface, or replaces the one that its pinned link holds.
+    pub fn attach(&mut self, interface: u32, name: &str, mode: Mode) -> Result<Attached, Error> {
+        let path = self.pins.xdp_link(interface);
+        let pin_error = |source| Error::Pins { path: path.clone(), source };
+        if let Some(link) = sys::open_pin(&path).map_err(pin_error)? {
+            match sys::update_link(&link, &self.programs.ingress) {
+                Ok(()) => return Ok(Attached::Adopted),
+                // The interface that the link was for is gone, and another has its index: ENOLINK.
+                Err(_) => std::fs::remove_file(&path).map_err(pin_error)?,
+            }
+        }
+        let (link, mode) = self.link(interface, name, mode)?;
+        sys::pin(&link, &path).map_err(pin_error)?;
+        Ok(Attached::New(mode))
+    }
+
+    fn link(&self, interface: u32, name: &str, mode: Mode) -> Result<(OwnedFd, XdpMode), Error> {
+        let try_mode = |mode| sys::link_xdp(&self.programs.ingress, interface, mode).map(|link| (link, mode));
+        let occupied = |source: std::io::Error| match source.raw_os_error() {
+            Some(libc::EBUSY | libc::EEXIST) => Error::Occupied { interface: name.to_owned() },
+            _ => Error::call(format!("attach to {name}"))(source),
+        };
+        if mode == Mode::Generic {
+            return try_mode(XdpMode::Generic).map_err(occupied);
+        }
+        match try_mode(XdpMode::Native) {
+            Ok(done) => Ok(done),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => Err(occupied(error)),
+            Err(source) if mode == Mode::Native => Err(Error::NotNative { interface: name.to_owned(), source }),
+            Err(_) => try_mode(XdpMode::Generic).map_err(occupied),
+        }
+    }
+
+    /// Takes the XDP program off the interfaces that are not in the list.
+    pub fn detach_others(&mut self, interfaces: &[u32]) -> Result<(), Error> {
+        for interface in self.pins.linked_interfaces().into_iter().filter(|linked| !interfaces.contains(linked)) {
+            let path = self.pins.xdp_link(interface);
+            if let Ok(Some(link)) = sys::open_pin(&path) {
+                // The link of an interface that is gone cannot be detached, and need not be.
+                let _ = sys::detach_link(&link);
+            }
+            std::fs::remove_file(&path).map_err(|source| Error::Pins { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the tracepoint program in place of the one that is pinned.
+    ///
+    /// The new one comes first: for the moment between, a connection may be counted twice, and no listener goes unnoticed.
+    pub fn attach_tracepoint(&mut self) -> Result<(), Error> {
+        let Some(program) = &self.programs.socket_state else { return Ok(()) };
+        let path = self.pins.link("socket_state");
+        let link = sys::link_tracepoint(program).map_err(Error::call("attach to the tracepoint inet_sock_set_state"))?;
+        let pin_error = |source| Error::Pins { path: path.clone(), source };
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(pin_error)?;
+        }
+        sys::pin(&link, &path).map_err(pin_error)
+    }
+
+    /// Pins the programs in place of those of before, and removes the maps of other versions: the last step of a start.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        for (name, program) in [("ingress", &self.programs.ingress), ("select_socket", &self.programs.selector)] {
+            let path = self.pins.program(name);
+            let pin_error = |source| Error::Pins { path: path.clone(), source };
+            if path.exists() {
+                std::fs::remove_file(&path).map_err(pin_error)?;
+            }
+            sys::pin(program, &path).map_err(pin_error)?;
+        }
+        for version in std::mem::take(&mut self.old_versions) {
+            let path = self.pins.map_of(version, "");
+            self.pins.remove_version(version).map_err(|source| Error::Pins { path, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Parses the object and makes its maps, or opens those that are pinned.
+fn load_object(pins: &Pins, options: &Options, lacking: &mut Vec<String>) -> Result<Ebpf, Error> {
+    let offsets = match KernelTypes::of_kernel().and_then(|types| offsets(&types)) {
+        Ok(offsets) => offsets,
+        Err(error) => {
+            lacking.push(format!("{error}: a group that another program steers is not noticed"));
+            Vec::new()
+        }
+    };
+    let paths: Vec<_> = NAMES.iter().map(|name| (*name, pins.map(name))).collect();
+    let mut loader = EbpfLoader::new();
+    for (name, path) in &paths {
+        loader.map_pin_path(*name, path.as_path());
+    }
+    let limits = &options.limits;
+    loader.map_max_entries("SERVICE_COUNTERS", limits.services + 1);
+    loader.map_max_entries("BACKEND_COUNTERS", limits.backends);
+    loader.map_max_entries("UDP_FLOWS", limits.udp_flows);
+    for (name, offset) in &offsets {
+        loader.override_global(name, offset, true);
+    }
+    loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))
+}
+
+/// The values of the object's `OFFSET_*`.
+fn offsets(types: &KernelTypes) -> Result<Vec<(&'static str, u32)>, BtfError> {
+    [
+        ("OFFSET_SOCKET_SK", "socket", "sk"),
+        ("OFFSET_SK_COOKIE", "sock_common", "skc_cookie"),
+        ("OFFSET_SK_REUSEPORT", "sock", "sk_reuseport_cb"),
+        ("OFFSET_REUSEPORT_PROGRAM", "sock_reuseport", "prog"),
+        ("OFFSET_PROGRAM_AUX", "bpf_prog", "aux"),
+        ("OFFSET_AUX_ID", "bpf_prog_aux", "id"),
+    ]
+    .into_iter()
+    .map(|(global, structure, member)| Ok((global, types.offset(structure, member)?)))
+    .collect()
+}
+
+/// Writes the settings: new ones with a key from the operating system's random numbers, or those of before.
+fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32]) -> Result<(), Error> {
+    let mut settings = maps.settings()?;
+    if settings.abi_version == 0 {
+        settings = Settings {
+            flow_hash_key: [0; 2],
+            abi_version: ABI_VERSION,
+            udp_new_flows_per_second: 0,
+            attached_at: now()?,
+            object_digest: 0,
+        };
+        // Flows keep their backends when the version changes: the key and the UDP flows go with them.
+        if let Some(old) = old_versions.last() {
+            let old = Maps::pinned(pins, *old)?;
+            let before = old.settings()?;
+            (settings.flow_hash_key, settings.attached_at) = (before.flow_hash_key, before.attached_at);
+            maps.copy_udp_flows(&old);
+        } else {
+            let mut key = [0; 16];
+            getrandom::fill(&mut key).map_err(|error| Error::call("get random numbers")(std::io::Error::other(error)))?;
+            settings.flow_hash_key = words(key);
+        }
+    }
+    if let Some(key) = options.flow_hash_key {
+        settings.flow_hash_key = words(key);
+    }
+    settings.udp_new_flows_per_second = options.limits.udp_new_flows_per_second;
+    maps.set_settings(settings)
+}
+
+fn words(key: [u8; 16]) -> [u64; 2] {
+    let number = u128::from_le_bytes(key);
+    #[expect(clippy::cast_possible_truncation, reason = "each half is what is wanted")]
+    [number as u64, (number >> 64) as u64]
+}
+
+/// The time since the machine started, suspend included, in nanoseconds.
+pub(super) fn now() -> Result<u64, Error> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec))
+        .map_err(|error| Error::call("read the clock")(std::io::Error::other(error)))
+}
+
+fn load_programs(ebpf: &mut Ebpf, pins: &Pins, lacking: &mut Vec<String>) -> Result<Programs, Error> {
+    let mut facts = Vec::new();
+    let ingress = load_program(ebpf, "ingress", None, &mut facts)?;
+    let selector = load_program(ebpf, "select_socket", None, &mut facts)?;
+    let types = Btf::from_sys_fs();
+    let types = types.as_ref().ok();
+    let mut optional = |name, effect: &str| match load_program(ebpf, name, types, &mut facts) {
+        Ok(program) => Some(program),
+        Err(error) => {
+            lacking.push(format!("{error}: {effect}"));
+            tracing::debug!("{:#}", anyhow::Error::from(error));
+            None
+        }
+    };
+    let socket_state = optional("socket_state", "listeners are noticed by scan alone, and connections are not counted");
+    let socket_facts = optional("socket_facts", "a group that another program steers is not noticed");
+    let mut own_selectors: Vec<u32> = facts.iter().filter(|(name, ..)| name == "select_socket").map(|(_, id, _)| *id).collect();
+    if let Ok(before) = ProgramInfo::from_pin(pins.program("select_socket")) {
+        own_selectors.push(before.id());
+    }
+    Ok(Programs { ingress, selector, socket_state, socket_facts, facts, own_selectors })
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str, types: Option<&Btf>, facts: &mut Vec<(String, u32, u32)>) -> Result<OwnedFd, Error> {
+    let missing = || Error::call(format!("find the program `{name}` in the object"))(std::io::ErrorKind::NotFound.into());
+    let types = || types.ok_or_else(|| Error::call("read the kernel's type information")(std::io::ErrorKind::NotFound.into()));
+    let program = ebpf.program_mut(name).ok_or_else(missing)?;
+    let fail = Error::program(name);
+    match program {
+        Program::Xdp(program) => program.load().map_err(fail)?,
+        Program::SkReuseport(program) => program.load().map_err(fail)?,
+        Program::BtfTracePoint(program) => program.load("inet_sock_set_state", types()?).map_err(fail)?,
+        Program::Iter(program) => program.load("task_file", types()?).map_err(fail)?,
+        _ => return Err(missing()),
+    }
+    let info = program.info().map_err(Error::program(name))?;
+    facts.push((name.to_owned(), info.id(), info.verified_instruction_count().unwrap_or(0)));
+    let fd = program.fd().map_err(Error::program(name))?;
+    fd.as_fd().try_clone_to_owned().map_err(Error::call("keep a program's descriptor"))
+}

@@ -1,0 +1,230 @@
+//! The maps, typed: each one opened once, by the name it has in lb-ebpf's `maps.rs`.
+
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::{
+    Pod,
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage},
+};
+use aya_obj::generated::{BPF_F_INNER_MAP, bpf_map_type::BPF_MAP_TYPE_ARRAY};
+use lb_common::{
+    FlowKey,
+    abi::{
+        BackendCounters, BackendState, GroupKey, GroupRecord, PortBitmap, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord,
+        Settings, SocketTag, UdpFlow,
+    },
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{Error, SOCKETS, pins::Pins, sys};
+
+/// A value of `lb_common::abi` as aya wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Plain<T>(pub T);
+
+// SAFETY: zerocopy has checked that any bytes are a `T` and that a `T` is all bytes, without padding; `Plain` is the same bytes.
+unsafe impl<T: FromBytes + IntoBytes + Immutable + Copy + 'static> Pod for Plain<T> {}
+
+/// The bitmap of ports: 16 KiB, and so no `Copy` type in lb_common.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Bits(pub [u64; 2048]);
+
+// SAFETY: an array of integers.
+unsafe impl Pod for Bits {}
+
+/// The maps of one version.
+pub struct Maps {
+    settings: Array<MapData, Plain<Settings>>,
+    ports: Array<MapData, Bits>,
+    services: HashMap<MapData, Plain<ServiceKey>, Plain<ServiceRecord>>,
+    groups: HashMap<MapData, Plain<GroupKey>, Plain<GroupRecord>>,
+    tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    /// The same map: for the batch update, which aya lacks.
+    tables_data: MapData,
+    pub(super) sockets: MapData,
+    pub(super) backends: Array<MapData, Plain<BackendState>>,
+    pub(super) backend_counters: PerCpuArray<MapData, Plain<BackendCounters>>,
+    pub(super) service_counters: PerCpuArray<MapData, Plain<ServiceCounters>>,
+    pub(super) selector_counters: PerCpuArray<MapData, Plain<SelectorCounters>>,
+    udp_flows: HashMap<MapData, Plain<FlowKey>, Plain<UdpFlow>>,
+    pub(super) socket_tags: SkStorage<MapData, Plain<SocketTag>>,
+}
+
+/// The names of the maps that are pinned: all of them.
+pub(super) const NAMES: [&str; 14] = [
+    "SETTINGS",
+    "PORTS",
+    "SERVICES",
+    "GROUPS",
+    "TABLES",
+    SOCKETS,
+    "BACKENDS",
+    "BACKEND_COUNTERS",
+    "SERVICE_COUNTERS",
+    "SELECTOR_COUNTERS",
+    "UDP_FLOWS",
+    "UDP_BUDGET",
+    "SOCKET_TAGS",
+    "EVENTS",
+];
+
+impl Maps {
+    /// Opens the pinned maps of a version.
+    pub fn pinned(pins: &Pins, version: u32) -> Result<Self, Error> {
+        let at = |name| (pins, version, name);
+        Ok(Self {
+            settings: open(at("SETTINGS"))?,
+            ports: open(at("PORTS"))?,
+            services: open(at("SERVICES"))?,
+            groups: open(at("GROUPS"))?,
+            tables: open(at("TABLES"))?,
+            tables_data: open_data(at("TABLES"))?,
+            sockets: open_data(at(SOCKETS))?,
+            backends: open(at("BACKENDS"))?,
+            backend_counters: open(at("BACKEND_COUNTERS"))?,
+            service_counters: open(at("SERVICE_COUNTERS"))?,
+            selector_counters: open(at("SELECTOR_COUNTERS"))?,
+            udp_flows: open(at("UDP_FLOWS"))?,
+            socket_tags: open(at("SOCKET_TAGS"))?,
+        })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        self.settings.get(&0, 0).map(|Plain(settings)| settings).map_err(Error::map("SETTINGS"))
+    }
+
+    /// Writes the settings.
+    pub fn set_settings(&mut self, settings: Settings) -> Result<(), Error> {
+        self.settings.set(0, Plain(settings), 0).map_err(Error::map("SETTINGS"))
+    }
+
+    /// Writes the bitmap of ports.
+    pub fn set_ports(&mut self, ports: &PortBitmap) -> Result<(), Error> {
+        self.ports.set(0, Bits(ports.words), 0).map_err(Error::map("PORTS"))
+    }
+
+    /// Enters a service, or replaces its record.
+    pub fn set_service(&mut self, key: ServiceKey, record: ServiceRecord) -> Result<(), Error> {
+        self.services.insert(Plain(key), Plain(record), 0).map_err(Error::map("SERVICES"))
+    }
+
+    /// The service of a key.
+    pub fn service(&self, key: &ServiceKey) -> Result<Option<ServiceRecord>, Error> {
+        found(self.services.get(&Plain(*key), 0)).map(|found| found.map(|Plain(record)| record)).map_err(Error::map("SERVICES"))
+    }
+
+    /// Removes a service; that it was not there is no error.
+    pub fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Error> {
+        found(self.services.remove(&Plain(*key))).map(drop).map_err(Error::map("SERVICES"))
+    }
+
+    /// All keys of services.
+    pub fn service_keys(&self) -> Vec<ServiceKey> {
+        self.services.keys().filter_map(|key| Some(key.ok()?.0)).collect()
+    }
+
+    /// Enters a group, or replaces its record.
+    pub fn set_group(&mut self, key: GroupKey, record: GroupRecord) -> Result<(), Error> {
+        self.groups.insert(Plain(key), Plain(record), 0).map_err(Error::map("GROUPS"))
+    }
+
+    /// Removes a group; that it was not there is no error.
+    pub fn remove_group(&mut self, key: &GroupKey) -> Result<(), Error> {
+        found(self.groups.remove(&Plain(*key))).map(drop).map_err(Error::map("GROUPS"))
+    }
+
+    /// All keys of groups.
+    pub fn group_keys(&self) -> Vec<GroupKey> {
+        self.groups.keys().filter_map(|key| Some(key.ok()?.0)).collect()
+    }
+
+    /// Swaps tables: each service gets the table given, or none. One call for all, and when it returns no program reads an old one.
+    pub fn swap_tables(&mut self, tables: &[(u32, Option<Vec<u32>>)]) -> Result<(), Error> {
+        let mut services = Vec::new();
+        let mut inner = Vec::new();
+        for (service, table) in tables {
+            if let Some(table) = table {
+                services.push(*service);
+                inner.push(make_table(table)?);
+            }
+        }
+        let descriptors: Vec<i32> = inner.iter().map(|map| map.fd().as_fd().as_raw_fd()).collect();
+        sys::update_batch(self.tables_data.fd(), &services, &descriptors).map_err(Error::call("swap the tables of services"))?;
+        for (service, _) in tables.iter().filter(|(_, table)| table.is_none()) {
+            sys::delete(self.tables_data.fd(), *service).map_err(Error::call("remove the table of a service"))?;
+        }
+        Ok(())
+    }
+
+    /// The table of a service as it stands in the kernel; `None` if it has none.
+    pub fn table(&self, service: u32) -> Result<Option<Vec<u32>>, Error> {
+        let Some(table) = found(self.tables.get(&service, 0)).map_err(Error::map("TABLES"))? else { return Ok(None) };
+        table.iter().collect::<Result<Vec<_>, _>>().map(Some).map_err(Error::map("TABLES"))
+    }
+
+    /// The state of a slot.
+    pub fn backend(&self, slot: u32) -> Result<BackendState, Error> {
+        self.backends.get(&slot, 0).map(|Plain(state)| state).map_err(Error::map("BACKENDS"))
+    }
+
+    /// Writes the state of a slot.
+    pub fn set_backend(&mut self, slot: u32, state: BackendState) -> Result<(), Error> {
+        self.backends.set(slot, Plain(state), 0).map_err(Error::map("BACKENDS"))
+    }
+
+    /// How many slots have counters: no backend gets a slot beyond.
+    pub fn countable_backends(&self) -> u32 {
+        self.backend_counters.len()
+    }
+
+    /// The UDP flow of a key.
+    pub fn udp_flow(&self, key: &FlowKey) -> Result<Option<UdpFlow>, Error> {
+        found(self.udp_flows.get(&Plain(*key), 0)).map(|entry| entry.map(|Plain(flow)| flow)).map_err(Error::map("UDP_FLOWS"))
+    }
+
+    /// How many flows the UDP flow table holds. This walks the whole table: a system call for each flow.
+    pub fn udp_flow_count(&self) -> u64 {
+        self.udp_flows.keys().filter(Result::is_ok).count() as u64
+    }
+
+    /// Copies the UDP flows of another version's table. A flow whose entry cannot be copied is hashed anew.
+    pub fn copy_udp_flows(&mut self, other: &Self) {
+        for (key, flow) in other.udp_flows.iter().flatten() {
+            // The table being full is no reason to stop: the least recently used make room.
+            let _ = self.udp_flows.insert(key, flow, 0);
+        }
+    }
+}
+
+/// Makes an inner map with these elements.
+fn make_table(elements: &[u32]) -> Result<MapData, Error> {
+    let length = u32::try_from(elements.len()).map_err(|error| Error::call("size a table")(std::io::Error::other(error)))?;
+    let map = MapData::create(aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, 4, 4, length, BPF_F_INNER_MAP), "table", None)
+        .map_err(Error::map("TABLES"))?;
+    let indexes: Vec<u32> = (0..length).collect();
+    sys::update_batch(map.fd(), &indexes, elements).map_err(Error::call("fill a table"))?;
+    Ok(map)
+}
+
+type At<'a> = (&'a Pins, u32, &'static str);
+
+fn open_data((pins, version, name): At<'_>) -> Result<MapData, Error> {
+    MapData::from_pin(pins.map_of(version, name)).map_err(Error::map(name))
+}
+
+fn open<T: TryFrom<Map, Error = MapError>>(at: At<'_>) -> Result<T, Error> {
+    Map::from_map_data(open_data(at)?).and_then(T::try_from).map_err(Error::map(at.2))
+}
+
+/// That a key is not there is an answer.
+fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

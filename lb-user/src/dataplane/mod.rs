@@ -1,0 +1,23 @@
+//! The kernel's side: loading, attaching, pinning, and the maps. The only module of this crate that names aya.
+//!
+//! [`Dataplane::open`] makes the maps or adopts the pinned ones, and loads the programs without attaching them. The daemon then fills the
+//! maps, and only when they are true attaches: the XDP program to its interfaces, the selector to each group.
+
+mod btf;
+mod counters;
+mod error;
+mod load;
+mod maps;
+mod pins;
+mod sockets;
+mod sys;
+
+pub use counters::{BackendTotals, ServiceTotals};
+pub use error::Error;
+pub use load::{Attached, Dataplane, Options, Programs};
+pub use maps::Maps;
+pub use pins::{Pins, SOCKETS};
+pub use sys::XdpMode;
+
+/// The object with all programs and maps, as the build script made it; empty if there was no toolchain to build it with.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir.o"));

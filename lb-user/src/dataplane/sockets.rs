@@ -1,0 +1,66 @@
+//! Sockets in the data plane: into their slots, and the selector onto their groups.
+
+use std::{collections::HashMap, io::Read as _, os::fd::AsFd};
+
+use lb_common::abi::{BackendState, SocketFacts, SocketTag, state_flags};
+use zerocopy::FromBytes as _;
+
+use super::{Dataplane, Error, maps::Plain, sys};
+
+impl Dataplane {
+    /// The cookies of the sockets that the socket array holds, by slot.
+    pub fn slots(&self) -> Result<Vec<(u32, u64)>, Error> {
+        let slots = 0..self.maps.countable_backends();
+        slots.filter_map(|slot| self.cookie(slot).map(|cookie| Some((slot, cookie?))).transpose()).collect()
+    }
+
+    /// The cookie of the socket in a slot. The array is one of sockets: aya sets its values but does not read them.
+    fn cookie(&self, slot: u32) -> Result<Option<u64>, Error> {
+        sys::lookup(self.maps.sockets.fd(), slot).map_err(Error::call("read the socket array"))
+    }
+
+    /// Puts a socket into its slot, unless it is there already.
+    ///
+    /// The state is written and the counters are set to zero before the socket can be selected.
+    pub fn fill(&mut self, slot: u32, generation: u32, cookie: u64, socket: impl AsFd) -> Result<(), Error> {
+        let present = self.cookie(slot)? == Some(cookie);
+        if !present {
+            self.maps.clear_backend(slot)?;
+        }
+        self.maps.set_backend(slot, BackendState { generation, flags: 0 })?;
+        let tag = Plain(SocketTag { slot, generation });
+        self.maps.socket_tags.insert(&socket.as_fd(), tag, 0).map_err(Error::map("SOCKET_TAGS"))?;
+        if present {
+            return Ok(());
+        }
+        sys::set_descriptor(self.maps.sockets.fd(), slot, &socket).map_err(Error::call(format!("put a socket into slot {slot}")))
+    }
+
+    /// Empties a slot whose socket lives but is a backend no more.
+    pub fn empty(&mut self, slot: u32) -> Result<(), Error> {
+        sys::delete(self.maps.sockets.fd(), slot).map_err(Error::call(format!("empty slot {slot}")))
+    }
+
+    /// Opens a backend to new flows, or closes it to them.
+    pub fn set_open(&mut self, slot: u32, generation: u32, open: bool) -> Result<(), Error> {
+        let flags = if open { 0 } else { state_flags::CLOSED_TO_NEW };
+        self.maps.set_backend(slot, BackendState { generation, flags })
+    }
+
+    /// Gives the group of a socket the selector.
+    pub fn attach_selector(&self, socket: impl AsFd) -> Result<(), Error> {
+        sys::attach_selector(socket, &self.programs.selector).map_err(Error::call("attach the selector to a SO_REUSEPORT group"))
+    }
+
+    /// Which of this process's sockets are in a group that another program than Weir's selects for, by cookie.
+    ///
+    /// The caller holds the sockets it asks about. Without the iterator nothing is known, and the answer is empty.
+    pub fn steered_by_another(&self) -> Result<HashMap<u64, bool>, Error> {
+        let Some(program) = &self.programs.socket_facts else { return Ok(HashMap::new()) };
+        let fail = || Error::call("look at sockets");
+        let mut bytes = Vec::new();
+        sys::iterate_files(program, std::process::id()).map_err(fail())?.read_to_end(&mut bytes).map_err(fail())?;
+        let facts = bytes.chunks_exact(size_of::<SocketFacts>()).filter_map(|chunk| SocketFacts::read_from_bytes(chunk).ok());
+        Ok(facts.map(|facts| (facts.cookie, facts.has_program != 0 && !self.programs.own_selectors.contains(&facts.program))).collect())
+    }
+}
