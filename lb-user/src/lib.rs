@@ -6,5 +6,6 @@ pub mod cli;
 pub mod config;
 pub mod exit;
 pub mod listeners;
+pub mod network;
 pub mod observe;
 pub mod plan;
