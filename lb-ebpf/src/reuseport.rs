@@ -11,13 +11,13 @@ use aya_ebpf::{
 };
 use lb_common::{
     Address, FlowKey,
-    abi::{Cause, GroupKey, GroupRecord, SelectionMiss, UdpFlow, service_flags, state_flags},
+    abi::{Cause, GroupKey, GroupRecord, MAX_STEPS, SelectionMiss, UdpFlow, service_flags, state_flags},
     wire::{ethernet, ipv4, ipv6, protocol, tcp::flags, udp},
 };
 
 use crate::{
     maps::{BACKEND_COUNTERS, BACKENDS, GROUPS, SELECTOR_COUNTERS, SETTINGS, SOCKETS, UDP_BUDGET, UDP_FLOWS},
-    select::{MAX_STEPS, Place, quic_slot},
+    select::{Place, quic_slot},
     socket::Socket,
 };
 

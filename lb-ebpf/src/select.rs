@@ -12,11 +12,6 @@ use crate::{
     verdict::Verdict,
 };
 
-/// How far from its own place in the table a flow may go to find a socket that takes new flows. The daemon swaps in a table without
-/// the closed and the draining within milliseconds; until then a flow fails to find one only if all of these are closed to it, in a
-/// group where half are: once in 65,536.
-pub const MAX_STEPS: u32 = 16;
-
 /// A service's table and a flow's place in it.
 pub struct Place {
     service: u32,

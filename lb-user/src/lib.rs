@@ -7,5 +7,6 @@ pub mod config;
 pub mod dataplane;
 pub mod exit;
 pub mod listeners;
+pub mod network;
 pub mod observe;
 pub mod plan;

@@ -15,7 +15,7 @@ pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorC
 pub use event::{Event, EventKind, SocketFacts};
 pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
 pub use settings::{InsertBudget, Settings, UdpFlow};
-pub use table::{NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
+pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
 
 /// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
 /// of its own and moves the data plane over.

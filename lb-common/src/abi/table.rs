@@ -15,6 +15,11 @@ pub const QUIC_WORKERS: u32 = 256;
 /// How many elements stand before the Maglev table.
 pub const TABLE_HEADER: u32 = 1 + QUIC_WORKERS;
 
+/// How far from its own place in the table a flow may go to find a socket that takes new flows. The daemon swaps in a table without
+/// the closed and the draining within milliseconds; until then a flow finds none only if all of these places are closed to it, in a
+/// group where half are: once in 65,536.
+pub const MAX_STEPS: u32 = 16;
+
 /// The elements before the Maglev table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableHeader;

@@ -217,7 +217,7 @@ fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32])
             flow_hash_key: [0; 2],
             abi_version: ABI_VERSION,
             udp_new_flows_per_second: 0,
-            attached_at: now()?,
+            attached_at: boot_time(),
             object_digest: 0,
         };
         // Flows keep their backends when the version changes: the key and the UDP flows go with them.
@@ -246,10 +246,11 @@ fn words(key: [u8; 16]) -> [u64; 2] {
 }
 
 /// The time since the machine started, suspend included, in nanoseconds.
-pub(super) fn now() -> Result<u64, Error> {
+#[must_use]
+pub fn boot_time() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec))
-        .map_err(|error| Error::call("read the clock")(std::io::Error::other(error)))
+    // Neither part is negative on that clock.
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
 fn load_programs(ebpf: &mut Ebpf, pins: &Pins, lacking: &mut Vec<String>) -> Result<Programs, Error> {

@@ -14,7 +14,7 @@ mod sys;
 
 pub use counters::{BackendTotals, ServiceTotals};
 pub use error::Error;
-pub use load::{Attached, Dataplane, Options, Programs};
+pub use load::{Attached, Dataplane, Options, Programs, boot_time};
 pub use maps::Maps;
 pub use pins::{Pins, SOCKETS};
 pub use sys::XdpMode;

@@ -1,0 +1,406 @@
+//! The daemon: one loop over one closed list of events, on a thread of its own, that owns all state.
+//!
+//! Everything that can make it work is an [`Event`]; what produces them (sockets, signals, netlink, the ring buffer) runs elsewhere and
+//! shares nothing with it. So there is no lock, and what happened is told by the order of events.
+
+mod apply;
+mod status;
+mod survey;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use lb_common::abi::{self, EventKind};
+
+pub use survey::Survey;
+
+use crate::{
+    api::{
+        Question,
+        protocol::{Request, Response},
+    },
+    cli::RunArgs,
+    config::Config,
+    dataplane::Dataplane,
+    exit::{Exit, Failure},
+    network::Network,
+    observe::{
+        reader::unix_time,
+        snapshot::{Interface, Reload},
+    },
+    plan::{self, Plan, Registry, State, Tables, inputs::Inputs},
+};
+
+/// How long events may gather before they are acted on together.
+const GATHER: Duration = Duration::from_millis(5);
+/// How often it is looked at who serves what, at the most; see [`Daemon::look_interval`].
+const LOOK: Duration = Duration::from_secs(1);
+/// How much of the time may go into looking at who serves what: one part in this many.
+const LOOK_SHARE: u32 = 200;
+/// How soon a plan that could not be carried out whole is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What makes the daemon do something.
+#[derive(Debug)]
+pub enum Event {
+    /// A listener began or ended.
+    Listener(abi::Event),
+    /// The network namespace has other interfaces or addresses than before.
+    Network(Box<Network>),
+    /// Somebody asks or orders.
+    Question(Question),
+    /// Read the configuration again (SIGHUP).
+    Reload,
+    /// End (SIGTERM, SIGINT).
+    End,
+}
+
+/// How the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The data plane stays and goes on balancing.
+    Left,
+    /// The data plane is gone.
+    Detached,
+}
+
+/// The daemon's state.
+pub struct Daemon {
+    /// The arguments, for a reload.
+    pub args: RunArgs,
+    /// What holds now.
+    pub config: Config,
+    /// The instance's name.
+    pub instance: String,
+    /// Where the plan is written for commands that run without the daemon.
+    pub state_file: PathBuf,
+    /// The network namespace.
+    pub network: Network,
+    /// The interfaces with the XDP program.
+    pub attached: Vec<Interface>,
+    /// The kernel's side.
+    pub dataplane: Dataplane,
+    /// The listeners.
+    pub survey: Survey,
+    /// What is kept between plans.
+    pub registry: Registry,
+    /// Whether listeners are noticed by event.
+    pub events: bool,
+    plan: Plan,
+    tables: Tables,
+    shares: HashMap<u32, f64>,
+    drains: BTreeSet<u64>,
+    selectors: BTreeSet<u32>,
+    started: Instant,
+    started_at: f64,
+    last_reload: Option<Reload>,
+    last_scan: Option<Duration>,
+    udp_flows: u64,
+    next_scan: Instant,
+    next_look: Instant,
+    look_cost: Duration,
+    retry: Option<Instant>,
+}
+
+/// What a daemon starts with.
+pub struct Start {
+    /// The arguments, for a reload.
+    pub args: RunArgs,
+    /// What holds.
+    pub config: Config,
+    /// The instance's name.
+    pub instance: String,
+    /// Where the plan is written.
+    pub state_file: PathBuf,
+    /// The network namespace.
+    pub network: Network,
+    /// The kernel's side, nothing attached yet.
+    pub dataplane: Dataplane,
+    /// The listeners, none listed yet.
+    pub survey: Survey,
+}
+
+impl Daemon {
+    /// Fills the maps with what is there, then attaches: when this returns, the data plane works.
+    pub fn start(start: Start) -> Result<Self, Failure> {
+        let Start { args, config, instance, state_file, network, dataplane, survey } = start;
+        let now = Instant::now();
+        let mut daemon = Self {
+            registry: status::adopt(&state_file, &dataplane)?,
+            drains: status::drains(&state_file),
+            args,
+            config,
+            instance,
+            state_file,
+            network,
+            attached: Vec::new(),
+            dataplane,
+            survey,
+            events: false,
+            plan: Plan::default(),
+            tables: Tables::default(),
+            shares: HashMap::new(),
+            selectors: BTreeSet::new(),
+            started: now,
+            started_at: unix_time(),
+            last_reload: None,
+            last_scan: None,
+            udp_flows: 0,
+            next_scan: now,
+            next_look: now,
+            look_cost: Duration::ZERO,
+            retry: None,
+        };
+        // The tracepoint comes first: a listener that begins during the scan is announced.
+        match daemon.dataplane.attach_tracepoint() {
+            Ok(()) => daemon.events = daemon.dataplane.has_events(),
+            Err(error) => tracing::warn!("{:#}; listeners are noticed by scan alone", anyhow::Error::from(error)),
+        }
+        daemon.attached = daemon.interfaces()?;
+        daemon.scan();
+        daemon.dataplane.prune(&daemon.plan).map_err(status::failure)?;
+        daemon.attach()?;
+        daemon.dataplane.settle().map_err(status::failure)?;
+        Ok(daemon)
+    }
+
+    /// Runs until it is told to end.
+    pub fn run(mut self, events: &Receiver<Event>) -> Ended {
+        loop {
+            let first = match events.recv_timeout(self.patience()) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return self.end(),
+            };
+            let mut listeners = Vec::new();
+            let gather_until = Instant::now() + GATHER;
+            let mut next = first;
+            while let Some(event) = next {
+                match event {
+                    Event::Listener(event) => listeners.push(event),
+                    Event::Network(network) => self.network_changed(*network),
+                    Event::Question((Request::Stop, answer)) => {
+                        let response = self.stop();
+                        let done = matches!(response, Response::Done { .. });
+                        // Who asked may have left.
+                        let _ = answer.send(response);
+                        if done {
+                            return Ended::Detached;
+                        }
+                    }
+                    Event::Question((request, answer)) => {
+                        let _ = answer.send(self.answer(request));
+                    }
+                    Event::Reload => {
+                        let _ = self.reload();
+                    }
+                    Event::End => return self.end(),
+                }
+                // Listeners come in bursts: a reload of nginx or a start of many workers is one change of tables.
+                let rest = gather_until.saturating_duration_since(Instant::now());
+                next = if listeners.is_empty() { events.try_recv().ok() } else { events.recv_timeout(rest).ok() };
+            }
+            self.listeners_changed(&listeners);
+            self.keep_up();
+        }
+    }
+
+    /// How long there is nothing to do unless something happens.
+    fn patience(&self) -> Duration {
+        let doubtful = self.survey.look_again_in().map(|after| Instant::now() + after);
+        let next = [Some(self.next_scan), Some(self.next_look), self.retry, doubtful].into_iter().flatten().min();
+        next.map_or(LOOK, |next| next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Does what is due by the clock.
+    fn keep_up(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_scan {
+            self.scan();
+        } else if self.retry.is_some_and(|retry| now >= retry) {
+            self.relist(&BTreeSet::new());
+        }
+        let doubtful = self.survey.look_again_in().is_some_and(|after| after.is_zero());
+        if now >= self.next_look || doubtful {
+            let changed = self.survey.look_at_servers();
+            self.look_cost = now.elapsed();
+            self.next_look = Instant::now() + self.look_interval();
+            if changed {
+                self.replan();
+            }
+        }
+    }
+
+    /// Looking at servers costs with the number of workers: the more it costs, the rarer it is.
+    fn look_interval(&self) -> Duration {
+        LOOK.max(self.look_cost * LOOK_SHARE)
+    }
+
+    /// Looks at everything anew: repairs what went unnoticed.
+    fn scan(&mut self) {
+        let began = Instant::now();
+        if let Err(error) = self.survey.list(&self.config, &self.dataplane, &BTreeSet::new()) {
+            tracing::warn!("cannot list the listeners: {error}");
+        }
+        if self.last_scan.is_some() {
+            self.survey.look_at_all(&self.dataplane);
+        }
+        self.replan();
+        self.udp_flows = self.dataplane.maps.udp_flow_count();
+        self.last_scan = Some(began.elapsed());
+        // Without events the scan is all there is.
+        let interval = if self.events { self.config.daemon.rescan_interval } else { LOOK.min(self.config.daemon.rescan_interval) };
+        self.next_scan = Instant::now() + interval;
+    }
+
+    fn listeners_changed(&mut self, events: &[abi::Event]) {
+        let mut pids = BTreeSet::new();
+        let mut ended = false;
+        for event in events {
+            match EventKind::of(event.kind) {
+                Some(EventKind::ListenStart) => drop(pids.insert(event.pid)),
+                Some(EventKind::ListenStop) => ended |= self.survey.forget(event.cookie),
+                None => {}
+            }
+        }
+        if !pids.is_empty() {
+            self.relist(&pids);
+        } else if ended {
+            self.replan();
+        }
+    }
+
+    fn relist(&mut self, pids: &BTreeSet<u32>) {
+        if let Err(error) = self.survey.list(&self.config, &self.dataplane, pids) {
+            tracing::warn!("cannot list the listeners: {error}");
+        }
+        self.replan();
+    }
+
+    fn network_changed(&mut self, network: Network) {
+        self.network = network;
+        match self.interfaces() {
+            Ok(attached) if attached != self.attached => {
+                self.attached = attached;
+                if let Err(failure) = self.attach() {
+                    tracing::warn!("{:#}", failure.error);
+                }
+            }
+            // An interface that is gone comes back with a network event.
+            Ok(_) | Err(_) => {}
+        }
+        self.replan();
+    }
+
+    /// Makes the plan anew and carries out what has changed.
+    fn replan(&mut self) {
+        let host = self.host();
+        let members = self.survey.members();
+        let inputs = Inputs { config: &self.config, host: &host, members: &members, drains: &self.drains };
+        let (next, registry) = plan::plan(&inputs, &self.registry);
+        self.registry = registry;
+        let previous = std::mem::take(&mut self.plan);
+        let whole = self.apply(&previous, &next);
+        self.retry = (!whole).then(|| Instant::now() + RETRY);
+        if next != previous {
+            status::tell(&previous, &next);
+            status::write(&self.state_file, &next);
+        }
+        self.plan = next;
+    }
+
+    fn answer(&mut self, request: Request) -> Response {
+        match request {
+            Request::Status => match self.snapshot() {
+                Ok(snapshot) => Response::Status(Box::new(snapshot)),
+                Err(error) => status::refused(&status::failure(error)),
+            },
+            Request::Drain { service, backend, drain } => match self.drain(&service, backend, drain) {
+                Ok(message) => Response::Done { message },
+                Err(failure) => status::refused(&failure),
+            },
+            Request::Reload => match self.reload() {
+                Ok(message) => Response::Done { message },
+                Err(failure) => status::refused(&failure),
+            },
+            Request::Stop => self.stop(),
+        }
+    }
+
+    fn drain(&mut self, name: &str, index: u32, drain: bool) -> Result<String, Failure> {
+        let not_found = |what: String| crate::exit::fail(Exit::NotFound, what, "`weir status` lists the services and their backends");
+        let service = self.plan.services.iter().find(|service| service.name == name);
+        let service = service.ok_or_else(|| not_found(format!("there is no service {name}")))?;
+        let backend = service.backends.iter().find(|backend| backend.index == index);
+        let backend = backend.ok_or_else(|| not_found(format!("service {name} has no backend {index}")))?;
+        let others = service.backends.iter().filter(|other| other.index != index && other.state == State::Ready);
+        if drain && others.count() == 0 {
+            return Err(crate::exit::fail(
+                Exit::Usage,
+                format!("backend {index} is the last of service {name} that takes new flows"),
+                "undrain another one first, or stop the server itself",
+            ));
+        }
+        let cookie = backend.cookie;
+        let changed = if drain { self.drains.insert(cookie) } else { self.drains.remove(&cookie) };
+        if changed {
+            self.replan();
+        }
+        Ok(match (drain, changed) {
+            (true, true) => format!("backend {index} of service {name} gets no new flows; those it has go on"),
+            (true, false) => format!("backend {index} of service {name} is draining already"),
+            (false, true) => format!("backend {index} of service {name} gets new flows again"),
+            (false, false) => format!("backend {index} of service {name} was not draining"),
+        })
+    }
+
+    /// Takes the configuration anew; one with a fault changes nothing.
+    fn reload(&mut self) -> Result<String, Failure> {
+        let result = self.args.configuration().and_then(|config| self.take(config));
+        let error = result.as_ref().err().map(|failure| failure.render());
+        match &error {
+            Some(error) => tracing::error!("the configuration was not taken; what runs is as it was: {error}"),
+            None => tracing::info!("the configuration was read anew"),
+        }
+        self.last_reload = Some(Reload { at: unix_time(), error });
+        result
+    }
+
+    fn take(&mut self, config: Config) -> Result<String, Failure> {
+        if config.limits != self.config.limits {
+            return Err(crate::exit::fail(
+                Exit::Configuration,
+                "`limits` sizes the kernel's maps, which cannot be resized while they are in use",
+                "put the old limits back, or end with `weir stop` and start anew",
+            ));
+        }
+        let before = std::mem::replace(&mut self.config, config);
+        let attached = self.interfaces().and_then(|attached| {
+            self.attached = attached;
+            self.attach()
+        });
+        if let Err(failure) = attached {
+            self.config = before;
+            if let Ok(attached) = self.interfaces() {
+                self.attached = attached;
+            }
+            return Err(failure);
+        }
+        self.scan();
+        Ok(format!("{} services, {} interfaces", self.plan.services.len(), self.attached.len()))
+    }
+
+    fn end(mut self) -> Ended {
+        if !self.config.daemon.detach_on_exit {
+            return Ended::Left;
+        }
+        match self.stop() {
+            Response::Done { .. } => Ended::Detached,
+            _ => Ended::Left,
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Which listeners there are and what is known of each: asked of the kernel and of the helper, remembered by cookie.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::Config,
+    dataplane::Dataplane,
+    listeners::{
+        Holder, Listener, Protocol,
+        diag::{self, Diag},
+        group::{GroupKey, groups},
+        helper::{CallError, Helper},
+        serving::{Server, Serving, Sighting, Watch},
+        socket,
+    },
+    plan::{Process, inputs::Member},
+};
+
+/// How many descriptors of others are held at once while they are asked questions: each keeps its socket alive for as long.
+const HELD_AT_ONCE: usize = 32;
+
+/// The listeners of the network namespace.
+pub struct Survey {
+    diag: Diag,
+    helper: Helper,
+    known: HashMap<u64, Known>,
+    listeners: Vec<Listener>,
+    start: Instant,
+    /// When a doubtful socket becomes unserved, if nothing changes.
+    doubtful_until: Option<Duration>,
+}
+
+/// What is known of a socket beyond what the kernel lists.
+#[derive(Default)]
+struct Known {
+    holders: Vec<Holder>,
+    /// Whether it has SO_REUSEPORT; none if nobody could be asked yet.
+    reuseport: Option<bool>,
+    foreign_program: bool,
+    servers: Vec<Process>,
+    unserved: bool,
+    watch: Watch,
+}
+
+impl Survey {
+    /// A survey of the calling thread's network namespace that knows nothing yet.
+    pub fn new(helper: Helper) -> Result<Self, diag::Error> {
+        let diag = Diag::open()?;
+        Ok(Self { diag, helper, known: HashMap::new(), listeners: Vec::new(), start: Instant::now(), doubtful_until: None })
+    }
+
+    /// The helper.
+    pub fn helper(&self) -> &Helper {
+        &self.helper
+    }
+
+    /// When to look again at who serves what, if sooner than by the regular look.
+    pub fn look_again_in(&self) -> Option<Duration> {
+        self.doubtful_until.map(|until| until.saturating_sub(self.start.elapsed()))
+    }
+
+    /// Lists the listeners anew, and finds out about those that are new; `pids` are the processes that are said to have made them.
+    pub fn list(&mut self, config: &Config, dataplane: &Dataplane, pids: &BTreeSet<u32>) -> Result<(), diag::Error> {
+        let mut listeners = self.diag.listeners(Protocol::Tcp)?;
+        if config.discovery.udp || config.services.iter().any(|service| service.protocol == Protocol::Udp) {
+            let ports: BTreeSet<u16> = config.services.iter().map(|service| service.port).collect();
+            let sockets = self.diag.listeners(Protocol::Udp)?;
+            // A client's socket is bound as well: without discovery only the ports that a service names matter.
+            listeners.extend(sockets.into_iter().filter(|one| config.discovery.udp || ports.contains(&one.port)));
+        }
+        let present: BTreeSet<u64> = listeners.iter().map(|one| one.cookie).collect();
+        self.known.retain(|cookie, _| present.contains(cookie));
+        let new: Vec<Listener> =
+            listeners.iter().filter(|one| self.known.get(&one.cookie).is_none_or(|known| known.reuseport.is_none())).copied().collect();
+        self.listeners = listeners;
+        if !new.is_empty() {
+            self.find_holders(&new, pids);
+            self.ask(&new, dataplane);
+            self.look(&new);
+        }
+        Ok(())
+    }
+
+    /// Forgets a socket that is said to have stopped listening. Answers whether it was known.
+    pub fn forget(&mut self, cookie: u64) -> bool {
+        self.listeners.retain(|one| one.cookie != cookie);
+        self.known.remove(&cookie).is_some()
+    }
+
+    /// Looks again at everything that may have changed unnoticed: holders, servers, and whose program a group has.
+    pub fn look_at_all(&mut self, dataplane: &Dataplane) {
+        let all = self.listeners.clone();
+        self.find_holders(&all, &BTreeSet::new());
+        let by_group = groups(&all, &HashMap::<u32, Vec<Holder>>::new());
+        let one_of_each: Vec<Listener> = by_group.into_values().filter_map(|members| members.first().copied()).collect();
+        let foreign = self.ask(&one_of_each, dataplane);
+        for listener in &all {
+            if let (Some(known), Some(foreign)) = (self.known.get_mut(&listener.cookie), foreign.get(&GroupKey::from(listener))) {
+                known.foreign_program = *foreign;
+            }
+        }
+        self.look(&all);
+    }
+
+    /// Looks again at who serves the sockets of groups. Answers whether anything is otherwise than it was.
+    pub fn look_at_servers(&mut self) -> bool {
+        let before: Vec<_> = self.known.iter().map(|(cookie, known)| (*cookie, known.unserved, known.servers.clone())).collect();
+        let listeners: Vec<Listener> = self.listeners.iter().filter(|one| self.is_reuseport(one.cookie)).copied().collect();
+        self.look(&listeners);
+        before.into_iter().any(|(cookie, unserved, servers)| {
+            self.known.get(&cookie).is_none_or(|known| known.unserved != unserved || known.servers != servers)
+        })
+    }
+
+    /// The listeners as the plan wants them.
+    pub fn members(&self) -> Vec<Member> {
+        self.listeners
+            .iter()
+            .map(|listener| {
+                let known = self.known.get(&listener.cookie);
+                Member {
+                    listener: *listener,
+                    reuseport: known.and_then(|known| known.reuseport).unwrap_or(false),
+                    holders: known.map(|known| known.holders.clone()).unwrap_or_default(),
+                    servers: known.map(|known| known.servers.clone()).unwrap_or_default(),
+                    unserved: known.is_some_and(|known| known.unserved),
+                    foreign_program: known.is_some_and(|known| known.foreign_program),
+                }
+            })
+            .collect()
+    }
+
+    /// The accept queues, fresh from the kernel, by cookie.
+    pub fn queues(&mut self) -> HashMap<u64, (u32, u32)> {
+        let listeners = self.diag.listeners(Protocol::Tcp).unwrap_or_default();
+        listeners.into_iter().filter_map(|one| one.queue.map(|queue| (one.cookie, (queue.length, queue.limit)))).collect()
+    }
+
+    /// Takes a descriptor of a socket from one of its holders. It is held only for the system calls that use it.
+    pub fn take(&self, inode: u32, cookie: u64, holders: &[Holder]) -> Option<OwnedFd> {
+        holders.iter().find_map(|holder| {
+            let fd = self.helper.take(inode, holder.pid, holder.fd).ok()?;
+            // An inode's number comes around again; a cookie does not.
+            (socket::cookie(&fd).ok()? == cookie).then_some(fd)
+        })
+    }
+
+    fn is_reuseport(&self, cookie: u64) -> bool {
+        self.known.get(&cookie).is_some_and(|known| known.reuseport == Some(true))
+    }
+
+    /// Who holds these sockets: first among the processes that are said to, then among all.
+    fn find_holders(&mut self, listeners: &[Listener], pids: &BTreeSet<u32>) {
+        let mut missing: Vec<u32> = listeners.iter().map(|one| one.inode).collect();
+        let mut found = HashMap::new();
+        let pids: Vec<u32> = pids.iter().copied().collect();
+        for pids in if pids.is_empty() { vec![&[][..]] } else { vec![&pids[..], &[]] } {
+            if missing.is_empty() {
+                break;
+            }
+            match self.helper.holders(&missing, pids) {
+                Ok(answer) => found.extend(answer.found),
+                Err(error) => tracing::warn!("cannot find out who holds the listeners: {error}"),
+            }
+            missing.retain(|inode| !found.contains_key(inode));
+        }
+        for listener in listeners {
+            let known = self.known.entry(listener.cookie).or_default();
+            if let Some(holders) = found.remove(&listener.inode) {
+                known.holders = holders;
+            }
+        }
+    }
+
+    /// Asks the sockets themselves: SO_REUSEPORT, and whether another program steers the group. Answers with the latter by group.
+    fn ask(&mut self, listeners: &[Listener], dataplane: &Dataplane) -> HashMap<GroupKey, bool> {
+        let mut steered = HashMap::new();
+        for chunk in listeners.chunks(HELD_AT_ONCE) {
+            let mut held: Vec<(Listener, OwnedFd)> = Vec::new();
+            for listener in chunk {
+                let Some(known) = self.known.get(&listener.cookie) else { continue };
+                let Some(fd) = self.take(listener.inode, listener.cookie, &known.holders) else { continue };
+                let is_reuseport = socket::is_reuseport(&fd).ok();
+                if let Some(known) = self.known.get_mut(&listener.cookie) {
+                    known.reuseport = is_reuseport;
+                }
+                if is_reuseport == Some(true) {
+                    held.push((*listener, fd));
+                }
+            }
+            if held.is_empty() {
+                continue;
+            }
+            let foreign = dataplane.steered_by_another().unwrap_or_else(|error| {
+                tracing::warn!("{:#}", anyhow::Error::from(error));
+                HashMap::new()
+            });
+            for (listener, _fd) in held {
+                let foreign = foreign.get(&listener.cookie).copied().unwrap_or(false);
+                steered.insert(GroupKey::from(&listener), foreign);
+                if let Some(known) = self.known.get_mut(&listener.cookie) {
+                    known.foreign_program = foreign;
+                }
+            }
+        }
+        steered
+    }
+
+    /// Looks at who serves these sockets, by their processes' epoll instances.
+    fn look(&mut self, listeners: &[Listener]) {
+        let served: Vec<Listener> = listeners.iter().filter(|one| self.is_reuseport(one.cookie)).copied().collect();
+        if served.is_empty() {
+            self.doubtful_until = None;
+            return;
+        }
+        match self.sight(&served) {
+            Ok(()) => {}
+            Err(error) => tracing::warn!("cannot find out who serves the listeners: {error}"),
+        }
+    }
+
+    fn sight(&mut self, listeners: &[Listener]) -> Result<(), CallError> {
+        let pollers = self.pollers(listeners)?;
+        let none = Vec::new();
+        let of = |inode: u32| pollers.get(&inode).unwrap_or(&none);
+        let suspects: BTreeSet<u32> = listeners
+            .iter()
+            .filter(|one| of(one.inode).is_empty())
+            .flat_map(|one| self.known.get(&one.cookie).into_iter().flat_map(|known| known.holders.iter().map(|holder| holder.pid)))
+            .collect();
+        let suspects: Vec<u32> = suspects.into_iter().collect();
+        let waits = if suspects.is_empty() { HashMap::new() } else { self.helper.waits(&suspects)?.found };
+        let other_means: Vec<u32> = waits.iter().filter(|(_, waits)| waits.may_serve()).map(|(pid, _)| *pid).collect();
+        let mut group_pollers: HashMap<GroupKey, Vec<u32>> = HashMap::new();
+        for listener in listeners {
+            group_pollers.entry(GroupKey::from(listener)).or_default().extend(of(listener.inode));
+        }
+        let now = self.start.elapsed();
+        self.doubtful_until = None;
+        for listener in listeners {
+            let Some(known) = self.known.get_mut(&listener.cookie) else { continue };
+            let holders: Vec<u32> = known.holders.iter().map(|holder| holder.pid).collect();
+            let sighting = Sighting {
+                holders: &holders,
+                pollers: of(listener.inode),
+                group_pollers: group_pollers.get(&GroupKey::from(listener)).unwrap_or(&none),
+                other_means: &other_means,
+                last_accepting: None,
+            };
+            let (server, serving) = known.watch.observe(&sighting, now);
+            known.unserved = matches!(serving, Serving::Unserved { .. });
+            if let Serving::Doubtful { until } = serving {
+                self.doubtful_until = Some(self.doubtful_until.map_or(until, |earlier| earlier.min(until)));
+            }
+            known.servers = match server {
+                Server::Known(pid) | Server::Shared { lowest: pid, .. } => vec![process(pid, &known.holders)],
+                // A socket that only one process holds has no other server.
+                Server::Unknown if known.holders.iter().all(|holder| holder.pid == known.holders[0].pid) => {
+                    known.holders.first().map(|holder| process(holder.pid, &known.holders)).into_iter().collect()
+                }
+                Server::Unknown | Server::Nobody => Vec::new(),
+            };
+        }
+        Ok(())
+    }
+
+    /// The processes that poll these sockets: the servers known are asked about first, which is cheap, and all others only about the rest.
+    fn pollers(&self, listeners: &[Listener]) -> Result<HashMap<u32, Vec<u32>>, CallError> {
+        let pairs: Vec<(u32, u32)> = listeners
+            .iter()
+            .flat_map(|one| self.known.get(&one.cookie).into_iter().flat_map(|known| known.servers.iter().map(|server| (one.inode, server.pid))))
+            .collect();
+        let mut pollers = if pairs.is_empty() { HashMap::new() } else { self.helper.still_polled(&pairs)?.found };
+        let rest: Vec<u32> = listeners.iter().map(|one| one.inode).filter(|inode| !pollers.contains_key(inode)).collect();
+        if !rest.is_empty() {
+            pollers.extend(self.helper.pollers(&rest, &[])?.found);
+        }
+        Ok(pollers)
+    }
+}
+
+fn process(pid: u32, holders: &[Holder]) -> Process {
+    let command = holders.iter().find(|holder| holder.pid == pid).map(|holder| holder.command.clone()).unwrap_or_default();
+    Process { pid, command }
+}

@@ -1,0 +1,148 @@
+//! Makes the snapshot: names from the plan, figures from the maps.
+
+use std::{
+    collections::HashMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use lb_common::{
+    Reason,
+    abi::{Cause, SelectionMiss},
+};
+
+use super::snapshot::{AcceptQueue, Backend, Daemon, Dataplane, Interface, MapFill, Program, ReasonCount, Service, Snapshot};
+use crate::{
+    config::Protocol,
+    dataplane::{Error, Maps, ServiceTotals},
+    plan::{self, Note, Plan},
+};
+
+/// What the reader is told beside the plan and the maps.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The instance's name.
+    pub instance: String,
+    /// The daemon; none when it is not running.
+    pub daemon: Option<Daemon>,
+    /// The interfaces with the XDP program.
+    pub interfaces: Vec<Interface>,
+    /// The programs.
+    pub programs: Vec<Program>,
+    /// The maps whose fill matters.
+    pub maps: Vec<MapFill>,
+    /// The accept queues: length and limit by cookie.
+    pub queues: HashMap<u64, (u32, u32)>,
+    /// The share of each slot in its service's table, 0 to 1.
+    pub shares: HashMap<u32, f64>,
+}
+
+/// The shares of all slots in the tables that the plan asks for.
+#[must_use]
+pub fn shares(service: &plan::Service, table: &[u32]) -> Vec<(u32, f64)> {
+    service.backends.iter().map(|backend| (backend.slot, plan::share(table, backend.slot))).collect()
+}
+
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Makes a snapshot.
+pub fn snapshot(plan: &Plan, maps: &Maps, facts: Facts) -> Result<Snapshot, Error> {
+    let Facts { instance, daemon, interfaces, programs, maps: fills, queues, shares } = facts;
+    let settings = maps.settings()?;
+    let now = crate::dataplane::boot_time();
+    let uptime = std::time::Duration::from_nanos(now.saturating_sub(settings.attached_at)).as_secs_f64();
+    let services: Result<Vec<_>, Error> = plan.services.iter().map(|service| of_service(service, maps, &queues, &shares)).collect();
+    let misses = maps.selection_misses()?;
+    Ok(Snapshot {
+        taken_at: unix_time(),
+        instance,
+        daemon,
+        dataplane: Dataplane { abi_version: settings.abi_version, uptime, interfaces, programs, maps: fills },
+        services: services?,
+        others: plan.others.clone(),
+        passed: reasons(&maps.service_totals(0)?, |reason| !reason.is_of_service()),
+        selector_misses: SelectionMiss::ALL.iter().map(|miss| (miss.label().to_owned(), misses[*miss as usize])).collect(),
+        notes: plan.notes.clone(),
+    })
+}
+
+fn of_service(
+    service: &plan::Service,
+    maps: &Maps,
+    queues: &HashMap<u64, (u32, u32)>,
+    shares: &HashMap<u32, f64>,
+) -> Result<Service, Error> {
+    let totals = maps.service_totals(service.index)?;
+    let backends: Result<Vec<_>, Error> = service.backends.iter().map(|backend| of_backend(backend, maps, queues, shares)).collect();
+    let backends = backends?;
+    let mut notes = service.notes.clone();
+    notes.extend(missing_packets(service.protocol, &totals, &backends));
+    Ok(Service {
+        name: service.name.clone(),
+        protocol: service.protocol,
+        address: service.address,
+        port: service.port,
+        device: service.device.as_ref().map(|device| device.name.clone()),
+        configured: service.configured,
+        table_size: service.table_size,
+        backends,
+        packets: reasons(&totals, |reason| totals.by_reason[reason.index()].packets > 0),
+        notes,
+    })
+}
+
+fn of_backend(
+    backend: &plan::Backend,
+    maps: &Maps,
+    queues: &HashMap<u64, (u32, u32)>,
+    shares: &HashMap<u32, f64>,
+) -> Result<Backend, Error> {
+    let totals = maps.backend_totals(backend.slot)?;
+    Ok(Backend {
+        index: backend.index,
+        slot: backend.slot,
+        cookie: backend.cookie,
+        inode: backend.inode,
+        state: backend.state,
+        weight: backend.weight,
+        share: shares.get(&backend.slot).copied().unwrap_or(0.0),
+        servers: backend.servers.clone(),
+        accept_queue: queues.get(&backend.cookie).map(|(length, limit)| AcceptQueue { length: *length, limit: *limit }),
+        chosen: totals.chosen,
+        selected: Cause::ALL.iter().map(|cause| (cause.label().to_owned(), totals.selected[*cause as usize])).collect(),
+        established: totals.established,
+        open: totals.established.saturating_sub(totals.closed),
+    })
+}
+
+fn reasons(totals: &ServiceTotals, wanted: impl Fn(Reason) -> bool) -> Vec<ReasonCount> {
+    let count = |reason: &Reason| {
+        let counter = totals.by_reason[reason.index()];
+        ReasonCount { reason: reason.label().to_owned(), packets: counter.packets, bytes: counter.bytes }
+    };
+    Reason::ALL.iter().filter(|reason| wanted(**reason)).map(count).collect()
+}
+
+/// A service that is "started, silently does nothing" says so: what the card sees and what the workers get must fit together.
+fn missing_packets(protocol: Protocol, totals: &ServiceTotals, backends: &[Backend]) -> Option<Note> {
+    /// So many opening packets without a single selection are no accident.
+    const ENOUGH: u64 = 10;
+    let opening = if protocol == Protocol::Tcp { Reason::TcpOpened } else { Reason::UdpOpened };
+    let seen = totals.by_reason[opening.index()].packets;
+    let selected: u64 = backends.iter().flat_map(|backend| backend.selected.values()).sum();
+    match (seen, selected) {
+        (0, 1..) => Some(Note {
+            text: format!("{selected} flows reached the workers and XDP saw none of them: they came by another way than Weir's interfaces"),
+            remedy: "clients on this host itself never pass the card; for others add the interface that their packets come in by with --iface"
+                .to_owned(),
+        }),
+        (ENOUGH.., 0) if !backends.is_empty() => Some(Note {
+            text: format!("XDP saw {seen} packets that open a flow and none reached a worker"),
+            remedy: "look for what drops or redirects them behind the card: `nft list ruleset`, `ip route get`, reverse path filter".to_owned(),
+        }),
+        _ => None,
+    }
+}
