@@ -1,3 +1,50 @@
-//! `weir`, the daemon and its command line.
+//! `weir`: the daemon and its command line.
 
-fn main() {}
+use std::{
+    io::{IsTerminal as _, stderr},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+use lb_user::{
+    cli::{Cli, Command},
+    command::{config, doctor, drain, explain, offline, reload, run, status, stop},
+    exit::{Exit, Failure},
+};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.global.verbose);
+    match execute(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report(cli.global.json),
+    }
+}
+
+fn execute(cli: &Cli) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Run(arguments) => run::run(global, arguments),
+        Command::Stop => stop::run(global, || offline::stop(global)),
+        Command::Status => status::run(global, || offline::snapshot(global)),
+        Command::Drain(arguments) => drain::run(global, arguments, true),
+        Command::Undrain(arguments) => drain::run(global, arguments, false),
+        Command::Reload => reload::run(global),
+        Command::Doctor(arguments) => doctor::run(global, arguments),
+        Command::Explain(arguments) => explain::run(global, arguments),
+        Command::Config(command) => config::run(global, command),
+    }
+}
+
+/// Logs to standard error: the daemon's story by default, more with -v, and exactly what RUST_LOG says where it is set.
+fn log(verbose: u8) {
+    let default = match verbose {
+        0 => "info",
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let colour = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colour).with_target(false).init();
+}

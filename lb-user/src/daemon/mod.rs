@@ -16,6 +16,8 @@ use std::{
 
 use lb_common::abi::{self, EventKind};
 
+pub(crate) use apply::no_interface;
+pub use status::{failure, read as read_state};
 pub use survey::Survey;
 
 use crate::{
@@ -32,7 +34,7 @@ use crate::{
         reader::unix_time,
         snapshot::{Interface, Reload},
     },
-    plan::{self, Plan, Registry, State, Tables, inputs::Inputs},
+    plan::{self, GroupSockets, Inputs, Plan, Registry, SlotFill, State},
 };
 
 /// How long events may gather before they are acted on together.
@@ -91,10 +93,14 @@ pub struct Daemon {
     /// Whether listeners are noticed by event.
     pub events: bool,
     plan: Plan,
-    tables: Tables,
     shares: HashMap<u32, f64>,
     drains: BTreeSet<u64>,
-    selectors: BTreeSet<u32>,
+    /// Sockets that could not be put into their slots yet.
+    unfilled: Vec<SlotFill>,
+    /// Groups that could not be given the selector yet.
+    unattached: Vec<GroupSockets>,
+    /// Whether the maps may differ from the plan, so that everything is written anew.
+    rewrite: bool,
     started: Instant,
     started_at: f64,
     last_reload: Option<Reload>,
@@ -142,9 +148,10 @@ impl Daemon {
             survey,
             events: false,
             plan: Plan::default(),
-            tables: Tables::default(),
             shares: HashMap::new(),
-            selectors: BTreeSet::new(),
+            unfilled: Vec::new(),
+            unattached: Vec::new(),
+            rewrite: false,
             started: now,
             started_at: unix_time(),
             last_reload: None,
@@ -162,7 +169,7 @@ impl Daemon {
         }
         daemon.attached = daemon.interfaces()?;
         daemon.scan();
-        daemon.dataplane.prune(&daemon.plan).map_err(status::failure)?;
+        daemon.prune().map_err(status::failure)?;
         daemon.attach()?;
         daemon.dataplane.settle().map_err(status::failure)?;
         Ok(daemon)
@@ -304,7 +311,8 @@ impl Daemon {
         let (next, registry) = plan::plan(&inputs, &self.registry);
         self.registry = registry;
         let previous = std::mem::take(&mut self.plan);
-        let whole = self.apply(&previous, &next);
+        let carried_out = if std::mem::take(&mut self.rewrite) { &Plan::default() } else { &previous };
+        let whole = self.apply(carried_out, &next) && !self.rewrite;
         self.retry = (!whole).then(|| Instant::now() + RETRY);
         if next != previous {
             status::tell(&previous, &next);

@@ -17,7 +17,7 @@ use crate::{
         serving::{Server, Serving, Sighting, Watch},
         socket,
     },
-    plan::{Process, inputs::Member},
+    plan::{Member, Process},
 };
 
 /// How many descriptors of others are held at once while they are asked questions: each keeps its socket alive for as long.

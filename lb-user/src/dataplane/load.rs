@@ -10,7 +10,7 @@ use aya::{
 use lb_common::abi::{ABI_VERSION, Settings};
 
 use super::{
-    Error, OBJECT,
+    Error, Events, OBJECT,
     btf::{Btf as KernelTypes, BtfError},
     maps::{Maps, NAMES},
     pins::Pins,
@@ -87,9 +87,10 @@ impl Dataplane {
         Ok(Self { pins, maps, programs, lacking, old_versions, events: Some(events), _ebpf: ebpf })
     }
 
-    /// The ring buffer of listener events; the first caller gets it.
-    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
-        self.events.take()
+    /// The listener events; the first caller gets them, inside a tokio runtime.
+    pub fn take_events(&mut self) -> Option<Events> {
+        let ring = self.events.take()?;
+        Events::new(ring).map_err(|error| tracing::warn!("listeners are noticed by scan alone: {error}")).ok()
     }
 
     /// Attaches the XDP program to an interface, or replaces the one that its pinned link holds.

@@ -50,6 +50,7 @@ pub struct Maps {
     pub(super) selector_counters: PerCpuArray<MapData, Plain<SelectorCounters>>,
     udp_flows: HashMap<MapData, Plain<FlowKey>, Plain<UdpFlow>>,
     pub(super) socket_tags: SkStorage<MapData, Plain<SocketTag>>,
+    service_capacity: u64,
 }
 
 /// The names of the maps that are pinned: all of them.
@@ -88,6 +89,7 @@ impl Maps {
             selector_counters: open(at("SELECTOR_COUNTERS"))?,
             udp_flows: open(at("UDP_FLOWS"))?,
             socket_tags: open(at("SOCKET_TAGS"))?,
+            service_capacity: open_data(at("SERVICES"))?.info().map_err(Error::map("SERVICES"))?.max_entries().into(),
         })
     }
 
@@ -121,11 +123,6 @@ impl Maps {
         found(self.services.remove(&Plain(*key))).map(drop).map_err(Error::map("SERVICES"))
     }
 
-    /// All keys of services.
-    pub fn service_keys(&self) -> Vec<ServiceKey> {
-        self.services.keys().filter_map(|key| Some(key.ok()?.0)).collect()
-    }
-
     /// Enters a group, or replaces its record.
     pub fn set_group(&mut self, key: GroupKey, record: GroupRecord) -> Result<(), Error> {
         self.groups.insert(Plain(key), Plain(record), 0).map_err(Error::map("GROUPS"))
@@ -134,11 +131,6 @@ impl Maps {
     /// Removes a group; that it was not there is no error.
     pub fn remove_group(&mut self, key: &GroupKey) -> Result<(), Error> {
         found(self.groups.remove(&Plain(*key))).map(drop).map_err(Error::map("GROUPS"))
-    }
-
-    /// All keys of groups.
-    pub fn group_keys(&self) -> Vec<GroupKey> {
-        self.groups.keys().filter_map(|key| Some(key.ok()?.0)).collect()
     }
 
     /// Swaps tables: each service gets the table given, or none. One call for all, and when it returns no program reads an old one.
@@ -173,6 +165,30 @@ impl Maps {
     /// Writes the state of a slot.
     pub fn set_backend(&mut self, slot: u32, state: BackendState) -> Result<(), Error> {
         self.backends.set(slot, Plain(state), 0).map_err(Error::map("BACKENDS"))
+    }
+
+    /// Removes services, groups and tables that are not among those given: what a daemon that was killed left half done.
+    pub fn prune(&mut self, services: &[ServiceKey], groups: &[GroupKey], tables: &[u32]) -> Result<(), Error> {
+        let keys: Vec<ServiceKey> = self.services.keys().filter_map(|key| Some(key.ok()?.0)).collect();
+        for key in keys.iter().filter(|key| !services.contains(key)) {
+            self.remove_service(key)?;
+        }
+        let keys: Vec<GroupKey> = self.groups.keys().filter_map(|key| Some(key.ok()?.0)).collect();
+        for key in keys.iter().filter(|key| !groups.contains(key)) {
+            self.remove_group(key)?;
+        }
+        for index in (0..self.tables.len()).filter(|index| !tables.contains(index)) {
+            if sys::lookup(self.tables_data.fd(), index).map_err(Error::call("read the tables"))?.is_some() {
+                sys::delete(self.tables_data.fd(), index).map_err(Error::call("remove the table of a service"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many entries of services there can be.
+    #[must_use]
+    pub fn service_capacity(&self) -> u64 {
+        self.service_capacity
     }
 
     /// How many slots have counters: no backend gets a slot beyond.

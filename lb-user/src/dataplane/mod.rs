@@ -6,6 +6,7 @@
 mod btf;
 mod counters;
 mod error;
+mod events;
 mod load;
 mod maps;
 mod pins;
@@ -14,6 +15,7 @@ mod sys;
 
 pub use counters::{BackendTotals, ServiceTotals};
 pub use error::Error;
+pub use events::Events;
 pub use load::{Attached, Dataplane, Options, Programs, boot_time};
 pub use maps::Maps;
 pub use pins::{Pins, SOCKETS};

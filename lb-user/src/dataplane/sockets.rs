@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, io::Read as _, os::fd::AsFd};
 
-use lb_common::abi::{BackendState, SocketFacts, SocketTag, state_flags};
+use lb_common::abi::{SocketFacts, SocketTag};
 use zerocopy::FromBytes as _;
 
-use super::{Dataplane, Error, maps::Plain, sys};
+use super::{Dataplane, Error, Pins, maps::Plain, sys};
 
 impl Dataplane {
     /// The cookies of the sockets that the socket array holds, by slot.
@@ -19,15 +19,19 @@ impl Dataplane {
         sys::lookup(self.maps.sockets.fd(), slot).map_err(Error::call("read the socket array"))
     }
 
-    /// Puts a socket into its slot, unless it is there already.
-    ///
-    /// The state is written and the counters are set to zero before the socket can be selected.
+    /// The generations of all slots that were ever used.
+    pub fn generations(&self) -> Result<Vec<(u32, u32)>, Error> {
+        let slots = 0..self.maps.countable_backends();
+        let states = slots.map(|slot| Ok((slot, self.maps.backend(slot)?.generation)));
+        states.filter(|state| !matches!(state, Ok((_, 0)))).collect()
+    }
+
+    /// Puts a socket into its slot, unless it is there already. The slot's state has been written before.
     pub fn fill(&mut self, slot: u32, generation: u32, cookie: u64, socket: impl AsFd) -> Result<(), Error> {
         let present = self.cookie(slot)? == Some(cookie);
         if !present {
             self.maps.clear_backend(slot)?;
         }
-        self.maps.set_backend(slot, BackendState { generation, flags: 0 })?;
         let tag = Plain(SocketTag { slot, generation });
         self.maps.socket_tags.insert(&socket.as_fd(), tag, 0).map_err(Error::map("SOCKET_TAGS"))?;
         if present {
@@ -36,20 +40,37 @@ impl Dataplane {
         sys::set_descriptor(self.maps.sockets.fd(), slot, &socket).map_err(Error::call(format!("put a socket into slot {slot}")))
     }
 
-    /// Empties a slot whose socket lives but is a backend no more.
-    pub fn empty(&mut self, slot: u32) -> Result<(), Error> {
+    /// Empties a slot if it still holds that socket: one that lives but is a backend no more.
+    pub fn empty(&mut self, slot: u32, cookie: u64) -> Result<(), Error> {
+        if self.cookie(slot)? != Some(cookie) {
+            return Ok(());
+        }
         sys::delete(self.maps.sockets.fd(), slot).map_err(Error::call(format!("empty slot {slot}")))
     }
 
-    /// Opens a backend to new flows, or closes it to them.
-    pub fn set_open(&mut self, slot: u32, generation: u32, open: bool) -> Result<(), Error> {
-        let flags = if open { 0 } else { state_flags::CLOSED_TO_NEW };
-        self.maps.set_backend(slot, BackendState { generation, flags })
+    /// Whether listeners are announced by event.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.programs.socket_state.is_some()
     }
 
     /// Gives the group of a socket the selector.
     pub fn attach_selector(&self, socket: impl AsFd) -> Result<(), Error> {
         sys::attach_selector(socket, &self.programs.selector).map_err(Error::call("attach the selector to a SO_REUSEPORT group"))
+    }
+
+    /// Leaves the group of a socket to the kernel's own hash.
+    pub fn detach_selector(&self, socket: impl AsFd) -> Result<(), Error> {
+        sys::detach_selector(socket).map_err(Error::call("detach the selector from a SO_REUSEPORT group"))
+    }
+
+    /// Leaves a group to the kernel's own hash when there is no daemon, if it has the selector that is pinned.
+    pub fn release_group(pins: &Pins, socket: impl AsFd) -> Result<(), Error> {
+        // Without the iterator loaded it cannot be told whose program the group has: who calls `weir stop` wants it gone.
+        if !pins.program("select_socket").exists() {
+            return Ok(());
+        }
+        sys::detach_selector(socket).map_err(Error::call("detach the selector from a SO_REUSEPORT group"))
     }
 
     /// Which of this process's sockets are in a group that another program than Weir's selects for, by cookie.

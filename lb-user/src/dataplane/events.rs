@@ -1,0 +1,34 @@
+//! The ring buffer of listener events, as something to wait for.
+
+use std::{io, os::fd::AsRawFd as _};
+
+use aya::maps::{MapData, RingBuf};
+use lb_common::abi::Event;
+use tokio::io::unix::AsyncFd;
+use zerocopy::FromBytes as _;
+
+/// Listeners that begin and end.
+pub struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Events {
+    pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        debug_assert!(ring.as_raw_fd() >= 0);
+        Ok(Self { ring: AsyncFd::new(ring)? })
+    }
+
+    /// The next event. Records that are no event are stepped over.
+    pub async fn next(&mut self) -> io::Result<Event> {
+        loop {
+            let mut guard = self.ring.readable_mut().await?;
+            if let Some(record) = guard.get_inner_mut().next() {
+                if let Ok(event) = Event::read_from_bytes(&record) {
+                    return Ok(event);
+                }
+                continue;
+            }
+            guard.clear_ready();
+        }
+    }
+}
