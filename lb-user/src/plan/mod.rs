@@ -3,11 +3,33 @@
 //! [`Plan`] is the whole of it. The daemon carries a plan out by comparing it with the one before; it also writes it to its state file,
 //! from which `weir status` and `weir explain` read the names when the daemon is down.
 
+mod build;
+mod changes;
+mod choice;
+mod entries;
+mod inputs;
+mod lookup;
+mod notes;
+mod others;
+mod registry;
+mod seating;
+mod size;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{config::Protocol, listeners::Holder};
+
+pub use build::plan;
+pub use changes::{Changes, GroupSockets, SlotFill, changes, group_key};
+pub use inputs::{Attached, Host, Inputs, Member};
+pub use registry::Registry;
+pub use table::{Tables, share, table};
 
 /// What the data plane shall be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
