@@ -5,6 +5,8 @@
 //! [`watch`] says when it is out of date, and the questions that the plan asks of it are pure.
 
 mod above;
+pub mod card;
+pub mod genetlink;
 mod read;
 pub mod watch;
 
@@ -32,6 +34,20 @@ pub enum Error {
         what: &'static str,
         /// The kernel's answer.
         source: rtnetlink::Error,
+    },
+    /// A generic netlink request was refused.
+    #[error("netlink family {family}: the kernel refused the request: {source}")]
+    Refused {
+        /// The family asked.
+        family: &'static str,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// A generic netlink reply does not have the documented layout.
+    #[error("netlink family {family}: malformed reply")]
+    Malformed {
+        /// The family asked.
+        family: &'static str,
     },
 }
 
