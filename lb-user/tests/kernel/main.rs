@@ -5,6 +5,7 @@
 //!
 //! The same binary plays the helper processes of the tests: `kernel --role NAME ARGUMENT` (see [`support::roles`]).
 
+mod dataplane;
 #[expect(dead_code, reason = "a library for tests that are being written: each uses its part")]
 mod support;
 
@@ -28,6 +29,6 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
 
-    let trials = [support::tests()].into_iter().flatten().collect();
+    let trials = [support::tests(), dataplane::tests()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
