@@ -97,6 +97,16 @@ impl DataPlane {
         self.program.as_fd()
     }
 
+    /// Whether a test run may say how many bytes the first buffer holds: Linux 6.18 and later.
+    pub fn can_split(&self) -> bool {
+        let run = Run { frame: &[0; 100], first_buffer: Some(50), interface: None, repeat: 1 };
+        match bpf::test_run(self.program(), &run) {
+            Ok(_) => true,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => false,
+            Err(error) => panic!("a test run in two buffers: {error}"),
+        }
+    }
+
     /// Runs the program on a frame.
     pub fn run(&self, run: &Run<'_>) -> Outcome {
         bpf::test_run(self.program(), run).unwrap_or_else(|error| panic!("a test run of {run:?}: {error}"))
@@ -163,8 +173,8 @@ fn fill(ebpf: &mut Ebpf, world: &World) {
 
     let mut ports = PortBitmap { words: [0; 2048] };
     for service in &world.services {
-        let (word, bit) = PortBitmap::position(service.protocol, service.port);
-        ports.words[word] |= bit;
+        let (at, bit) = PortBitmap::position(service.protocol, service.port);
+        ports.words[at] |= bit;
     }
     array::<{ size_of::<PortBitmap>() }>(ebpf, "PORTS").set(0, bytes(&ports), 0).expect("the ports");
 

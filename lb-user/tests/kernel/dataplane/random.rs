@@ -21,7 +21,7 @@ pub fn frames(plane: &Plane) {
     let mut random = Random::new(seed);
     let model = Model::new(&plane.world);
     let rows: Vec<_> = rows::all().iter().map(|row| cut(row.frame())).collect();
-    let mut seen = Counts::default();
+    let mut all = Counts::default();
 
     for _ in 0..FRAMES / BATCH {
         let frames: Vec<_> = (0..BATCH).map(|_| random.frame(&rows)).collect();
@@ -30,7 +30,7 @@ pub fn frames(plane: &Plane) {
         for frame in &frames {
             let fate = model.fate(frame, LOOPBACK);
             expected.add(&fate, frame.len());
-            seen.add(&fate, frame.len());
+            all.add(&fate, frame.len());
             let outcome = plane.kernel.run(&Run { frame, first_buffer: None, interface: None, repeat: 1 });
             assert_eq!(outcome.verdict, XDP_PASS, "WEIR_SEED={seed}, {frame:x?}");
             assert!(outcome.frame == *frame, "WEIR_SEED={seed}, {frame:x?} came out as {:x?}", outcome.frame);
@@ -45,10 +45,10 @@ pub fn frames(plane: &Plane) {
         }
     }
     // Frames that all end early would compare nothing.
-    let reasons: std::collections::BTreeSet<_> = seen.packets.keys().map(|(_, reason)| *reason).collect();
+    let reasons: std::collections::BTreeSet<_> = all.packets.keys().map(|(_, reason)| *reason).collect();
     let missing: Vec<_> = lb_common::Reason::ALL.iter().map(|reason| reason.label()).filter(|label| !reasons.contains(label)).collect();
     assert_eq!(missing, ["map_miss"], "WEIR_SEED={seed}: no frame met these ends");
-    assert!(seen.chosen.len() > 20, "WEIR_SEED={seed}: only {} slots were chosen", seen.chosen.len());
+    assert!(all.chosen.len() > 20, "WEIR_SEED={seed}: only {} slots were chosen", all.chosen.len());
 }
 
 fn cut(mut frame: Vec<u8>) -> Vec<u8> {
@@ -129,6 +129,6 @@ impl Random {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) as usize >> 16
+        usize::try_from((mixed ^ mixed >> 31) >> 33).expect("31 bits")
     }
 }
