@@ -1,0 +1,287 @@
+//! The four commands of bpf(2) that the packet tests need and aya has not: programs written by hand, their test runs, batch lookups.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
+const PROG_LOAD: libc::c_long = 5;
+const PROG_TEST_RUN: libc::c_long = 10;
+const MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+const MAP_TYPE_PROG_ARRAY: u32 = 3;
+const PROG_TYPE_XDP: u32 = 6;
+const ATTACH_TYPE_XDP: u32 = 37;
+const XDP_HAS_FRAGS: u32 = 1 << 5;
+
+/// What a test run is given besides the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The frame, at least 14 bytes of it.
+    pub frame: &'a [u8],
+    /// How many bytes stand in the first buffer, the rest following in others (Linux 6.18): as many as fit if not given.
+    pub first_buffer: Option<usize>,
+    /// The interface it comes in by; the loopback interface if not given.
+    pub interface: Option<u32>,
+    /// How often the program is run on it.
+    pub repeat: u32,
+}
+
+/// What a test run gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the program returned.
+    pub verdict: u32,
+    /// The frame as the program left it, and what the kernel did not write of a buffer filled with [`DIRT`] and larger than the frame.
+    pub frame: Vec<u8>,
+    /// The mean duration of one run, in nanoseconds.
+    pub nanoseconds: u32,
+}
+
+/// What fills every buffer that a test hands out.
+pub const DIRT: u8 = 0xa5;
+/// How many bytes the output buffer has more than the frame.
+pub const SPARE: usize = 64;
+
+/// Runs an XDP program on a frame (BPF_PROG_TEST_RUN, net/bpf/test_run.c).
+pub fn test_run(program: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<Outcome> {
+    /// `struct xdp_md`.
+    #[repr(C)]
+    struct Context {
+        data: u32,
+        data_end: u32,
+        data_meta: u32,
+        ingress_ifindex: u32,
+        rx_queue_index: u32,
+        egress_ifindex: u32,
+    }
+    #[repr(C)]
+    struct Attributes {
+        program: u32,
+        verdict: u32,
+        size_in: u32,
+        size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        context_size_in: u32,
+        context_size_out: u32,
+        context_in: u64,
+        context_out: u64,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        padding: u32,
+    }
+    let mut frame = vec![DIRT; run.frame.len() + SPARE];
+    let context = Context {
+        data: 0,
+        data_end: number(run.first_buffer.unwrap_or(run.frame.len())),
+        data_meta: 0,
+        ingress_ifindex: run.interface.unwrap_or(0),
+        rx_queue_index: 0,
+        egress_ifindex: 0,
+    };
+    let has_context = run.first_buffer.is_some() || run.interface.is_some();
+    let mut attributes = Attributes {
+        program: descriptor(program),
+        verdict: 0,
+        size_in: number(run.frame.len()),
+        size_out: number(frame.len()),
+        data_in: address(run.frame),
+        data_out: frame.as_mut_ptr().expose_provenance() as u64,
+        repeat: run.repeat,
+        duration: 0,
+        context_size_in: if has_context { number(size_of::<Context>()) } else { 0 },
+        context_size_out: 0,
+        context_in: if has_context { (&raw const context).expose_provenance() as u64 } else { 0 },
+        context_out: 0,
+        flags: 0,
+        cpu: 0,
+        batch_size: 0,
+        padding: 0,
+    };
+    call(PROG_TEST_RUN, &mut attributes)?;
+    // The kernel says how long the frame is now; what lies behind must still be dirt, else it is kept and shows as a difference.
+    let length = attributes.size_out as usize;
+    let end = frame[length.min(frame.len())..].iter().rposition(|byte| *byte != DIRT).map_or(length, |at| length + at + 1);
+    frame.truncate(end);
+    Ok(Outcome { verdict: attributes.verdict, frame, nanoseconds: attributes.duration })
+}
+
+/// Loads an XDP program of these instructions.
+pub fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+    let mut log = vec![0_u8; 65_536];
+    let mut attributes = Attributes {
+        kind: PROG_TYPE_XDP,
+        count: number(instructions.len()),
+        instructions: address(instructions),
+        license: address(b"Dual MIT/GPL\0"),
+        log_level: 1,
+        log_size: number(log.len()),
+        log: log.as_mut_ptr().expose_provenance() as u64,
+        kernel_version: 0,
+        flags: XDP_HAS_FRAGS,
+        name: *b"weir_test\0\0\0\0\0\0\0",
+        interface: 0,
+        attach_type: ATTACH_TYPE_XDP,
+    };
+    made(call(PROG_LOAD, &mut attributes)).map_err(|error| {
+        let text: Vec<_> = log.into_iter().take_while(|byte| *byte != 0).collect();
+        io::Error::new(error.kind(), format!("{error}: {}", String::from_utf8_lossy(&text)))
+    })
+}
+
+/// Makes an array of one program, for tail calls.
+pub fn program_array(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Create {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        entries: u32,
+    }
+    #[repr(C)]
+    struct Update {
+        map: u32,
+        padding: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let map = made(call(MAP_CREATE, &mut Create { kind: MAP_TYPE_PROG_ARRAY, key_size: 4, value_size: 4, entries: 1 }))?;
+    let (key, value) = ([0_u32], [descriptor(program)]);
+    let mut update = Update { map: descriptor_of(&map), padding: 0, key: address(&key), value: address(&value), flags: 0 };
+    call(MAP_UPDATE_ELEM, &mut update)?;
+    Ok(map)
+}
+
+/// Reads the first `count` elements of an array whose values are `words` words of 64 bits long (of a per-CPU array: of all CPUs).
+pub fn lookup_batch(map: BorrowedFd<'_>, count: usize, words: usize) -> io::Result<Vec<u64>> {
+    #[repr(C)]
+    struct Attributes {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map: u32,
+        element_flags: u64,
+        flags: u64,
+    }
+    let mut next = [0_u32];
+    let mut keys = vec![0_u32; count];
+    let mut values = vec![0_u64; count * words];
+    let mut attributes = Attributes {
+        in_batch: 0,
+        out_batch: next.as_mut_ptr().expose_provenance() as u64,
+        keys: keys.as_mut_ptr().expose_provenance() as u64,
+        values: values.as_mut_ptr().expose_provenance() as u64,
+        count: number(count),
+        map: descriptor(map),
+        element_flags: 0,
+        flags: 0,
+    };
+    match call(MAP_LOOKUP_BATCH, &mut attributes) {
+        Ok(_) => {}
+        // The array ended there: all of it has been read.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+        Err(error) => return Err(error),
+    }
+    assert_eq!(attributes.count as usize, count, "the array has fewer elements");
+    Ok(values)
+}
+
+/// Instructions (Documentation/bpf/standardization/instruction-set.rst), each as the 64 bits that the kernel reads.
+pub mod instruction {
+    /// `r(to) = r(from)`.
+    pub const fn copy(to: u8, from: u8) -> u64 {
+        encode(0xbf, to, from, 0, 0)
+    }
+
+    /// `r(to) = value`.
+    pub const fn set(to: u8, value: i32) -> u64 {
+        encode(0xb7, to, 0, 0, value)
+    }
+
+    /// `r(to) += value`.
+    pub const fn add(to: u8, value: i32) -> u64 {
+        encode(0x07, to, 0, 0, value)
+    }
+
+    /// `*(u64 *)(r(base) + offset) = value`, sign-extended.
+    pub const fn store(base: u8, offset: i16, value: i32) -> u64 {
+        encode(0x7a, base, 0, offset, value)
+    }
+
+    /// A helper's call.
+    pub const fn call(helper: i32) -> u64 {
+        encode(0x85, 0, 0, 0, helper)
+    }
+
+    /// `if r(register) != 0 goto` so many instructions on.
+    pub const fn jump_if_not_zero(register: u8, over: i16) -> u64 {
+        encode(0x55, register, 0, over, 0)
+    }
+
+    /// `r(to) =` a map's address, by its descriptor; two instructions long.
+    pub const fn map(to: u8, descriptor: i32) -> [u64; 2] {
+        [encode(0x18, to, 1, 0, descriptor), 0]
+    }
+
+    /// The end of the program.
+    pub const fn exit() -> u64 {
+        encode(0x95, 0, 0, 0, 0)
+    }
+
+    const fn encode(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
+        let ([a, b], [c, d, e, f]) = (offset.to_le_bytes(), immediate.to_le_bytes());
+        u64::from_le_bytes([code, from << 4 | to, a, b, c, d, e, f])
+    }
+}
+
+fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the attributes are laid out as the command wants them (include/uapi/linux/bpf.h), are as long as is said, and every
+    // address in them is of a buffer that outlives the call and is as long as its length there says.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, core::ptr::from_mut(attributes), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(result).expect("a descriptor or 0")) }
+}
+
+fn made(result: io::Result<i32>) -> io::Result<OwnedFd> {
+    // SAFETY: the command has just made this descriptor, and nobody else knows it.
+    result.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn address<T>(slice: &[T]) -> u64 {
+    slice.as_ptr().expose_provenance() as u64
+}
+
+fn descriptor(of: BorrowedFd<'_>) -> u32 {
+    u32::try_from(of.as_raw_fd()).expect("an open descriptor")
+}
+
+fn descriptor_of(map: &OwnedFd) -> u32 {
+    u32::try_from(map.as_raw_fd()).expect("an open descriptor")
+}
+
+fn number(size: usize) -> u32 {
+    u32::try_from(size).expect("a size of 32 bits")
+}

@@ -1,0 +1,165 @@
+//! Packets through the program `ingress` as the kernel runs it (BPF_PROG_TEST_RUN): a table of rows, each of them cut at every length,
+//! and random frames against a model on the host.
+
+pub mod bpf;
+pub mod harness;
+pub mod model;
+mod random;
+pub mod rows;
+pub mod world;
+
+use std::sync::{Arc, OnceLock};
+
+use libtest_mimic::Trial;
+
+use self::{
+    bpf::Run,
+    harness::{Counts, DataPlane},
+    model::{Fate, Model},
+    rows::{Choice, Row},
+    world::{ELSEWHERE, LOOPBACK, World},
+};
+use crate::support::{netns::Namespace, trial};
+
+/// What ends every row today: nothing is dropped.
+pub const XDP_PASS: u32 = 2;
+
+type Test = Box<dyn FnOnce(&Plane) + Send>;
+
+/// The tests of the data plane's packet path.
+pub fn tests() -> Vec<Trial> {
+    // Loaded by the first test that runs, so that listing the tests loads nothing.
+    let plane: Arc<OnceLock<Plane>> = Arc::default();
+    let with_plane = |name: &str, test: Test| {
+        let plane = Arc::clone(&plane);
+        trial(&format!("dataplane::{name}"), move || test(plane.get_or_init(Plane::load)))
+    };
+    let rows = rows::all().into_iter().map(|row| with_plane(&format!("row::{}", row.name), Box::new(move |plane| check(plane, &row))));
+    let others: [(&str, Test); 4] = [
+        ("every_row_cut_at_every_length", Box::new(cut)),
+        ("every_row_in_two_buffers", Box::new(split)),
+        ("a_service_of_one_interface", Box::new(interface)),
+        ("random_frames_as_the_host_says", Box::new(random::frames)),
+    ];
+    let others = others.into_iter().map(|(name, test)| with_plane(name, test));
+    rows.chain(others).collect()
+}
+
+/// The loaded program, and the world its maps hold.
+pub struct Plane {
+    pub world: World,
+    pub kernel: DataPlane,
+    can_split: bool,
+}
+
+impl Plane {
+    fn load() -> Self {
+        let world = World::new();
+        let kernel = DataPlane::load(&world);
+        let can_split = kernel.can_split();
+        assert!(can_split || release() < (6, 18), "Linux 6.18 and later take a frame in two buffers of any size");
+        Self { world, kernel, can_split }
+    }
+
+    /// Runs frames, and holds that each passes unchanged and that exactly these counters move.
+    fn expect(&self, runs: &[(Run<'_>, Fate)]) {
+        let before = self.kernel.counts();
+        let mut expected = Counts::default();
+        for (run, fate) in runs {
+            let mut outcomes = vec![self.kernel.run(run)];
+            if run.first_buffer.is_none() && run.interface.is_none() && run.frame.len() < 3_000 {
+                outcomes.push(self.kernel.run_dirty(run.frame));
+            }
+            for outcome in outcomes {
+                assert_eq!(outcome.verdict, XDP_PASS, "the verdict");
+                assert!(outcome.frame == run.frame, "the frame came out otherwise: {:x?} in, {:x?} out", run.frame, outcome.frame);
+                expected.add(fate, run.frame.len());
+            }
+        }
+        let moved = self.kernel.counts().since(&before);
+        assert_eq!(moved, expected, "the counters moved as on the left, and should have as on the right");
+    }
+}
+
+fn run(frame: &[u8]) -> Run<'_> {
+    Run { frame, first_buffer: None, interface: None, repeat: 1 }
+}
+
+/// One row: its counter moves by one packet and its bytes, the counter of its slot by one if it opens a flow, and nothing else moves.
+fn check(plane: &Plane, row: &Row) {
+    if row.first_buffer.is_some() && !plane.can_split {
+        return println!("not run: it needs Linux 6.18");
+    }
+    let frame = row.frame();
+    let slot = match row.choice {
+        Choice::None => None,
+        Choice::Slot(slot) => Some(slot),
+        Choice::ByHash => {
+            let flow = lb_common::wire::flow(&lb_common::packet::Window::of(&frame)).expect("a row that opens a flow has one");
+            Some(plane.world.slot_by_hash(row.service, &flow.key).expect("a row that opens a flow has a table"))
+        }
+    };
+    let fate = Fate { service: row.service, reason: row.reason, slot };
+    plane.expect(&[(Run { first_buffer: row.first_buffer, ..run(&frame) }, fate)]);
+    assert_eq!(Model::new(&plane.world).fate(first_buffer(&frame, row), LOOPBACK), fate, "the host's model says otherwise");
+    assert_eq!(plane.kernel.all_counts(), plane.kernel.counts(), "a counter of nobody has moved");
+}
+
+/// The bytes that the program sees: those of the first buffer. In a test run that is a page, less its head- and tailroom.
+fn first_buffer<'a>(frame: &'a [u8], row: &Row) -> &'a [u8] {
+    &frame[..row.first_buffer.unwrap_or(3_500).min(frame.len())]
+}
+
+/// Every row ends at every length, from the 14 bytes that a test run wants up: what the program says is what the host's parser says.
+fn cut(plane: &Plane) {
+    let model = Model::new(&plane.world);
+    for row in rows::all().iter().filter(|row| row.first_buffer.is_none()) {
+        let frame = row.frame();
+        for length in (14..=frame.len()).filter(|length| is_near_headers(*length, frame.len())) {
+            let short = &frame[..length];
+            plane.expect(&[(run(short), model.fate(short, LOOPBACK))]);
+        }
+    }
+}
+
+/// Every row in two buffers, the first of which ends at every length, from 0 up: only what is in the first counts as there.
+fn split(plane: &Plane) {
+    if !plane.can_split {
+        return println!("not run: it needs Linux 6.18");
+    }
+    let model = Model::new(&plane.world);
+    for row in rows::all().iter().filter(|row| row.frame().len() < 3_000) {
+        let frame = row.frame();
+        for length in (0..frame.len()).filter(|length| is_near_headers(*length, frame.len())) {
+            plane.expect(&[(Run { first_buffer: Some(length), ..run(&frame) }, model.fate(&frame[..length], LOOPBACK))]);
+        }
+    }
+}
+
+/// Major and minor of the running kernel.
+fn release() -> (u32, u32) {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().expect("a number"));
+    (numbers.next().expect("a major"), numbers.next().expect("a minor"))
+}
+
+/// Headers end within the first 300 bytes in nearly all rows; behind them one length is like the next.
+fn is_near_headers(length: usize, whole: usize) -> bool {
+    length < 300 || length + 4 > whole || length.is_multiple_of(97)
+}
+
+/// A service that is on one interface gets what comes in by that one.
+fn interface(plane: &Plane) {
+    let namespace = Namespace::new("rows");
+    namespace.ip(&format!("link add weir0 index {} type veth peer name weir1", world::OTHER_INTERFACE));
+    let frame = rows::by_name("tcp: SYN to a service of another interface").frame();
+    let here = Run { interface: Some(world::OTHER_INTERFACE), ..run(&frame) };
+    let fate = Model::new(&plane.world).fate(&frame, world::OTHER_INTERFACE);
+    assert_eq!((fate.service, fate.reason), (ELSEWHERE, lb_common::Reason::TcpOpened));
+    namespace.run(|| plane.expect(&[(here, fate)]));
+
+    // And a service of the loopback interface gets none of it.
+    let frame = rows::by_name("ipv4: SYN").frame();
+    let there = Run { interface: Some(world::OTHER_INTERFACE), ..run(&frame) };
+    namespace.run(|| plane.expect(&[(there, Fate::passed(lb_common::Reason::NotAnAddress))]));
+}
