@@ -1,3 +1,9 @@
 //! What is shown: readers make one [`snapshot::Snapshot`], and the metrics, the JSON and the terminal all render that.
 
+pub mod prometheus;
 pub mod snapshot;
+mod table;
+pub mod terminal;
+
+#[cfg(test)]
+pub(crate) mod sample;

@@ -32,6 +32,26 @@ pub struct Snapshot {
     pub notes: Vec<Note>,
 }
 
+impl Snapshot {
+    /// Whether new connections are balanced as they should be: the daemon lives, is attached, and has looked for listeners once.
+    /// Otherwise a sentence that says what is missing.
+    pub fn readiness(&self) -> Result<(), &'static str> {
+        let Some(daemon) = &self.daemon else { return Err("the daemon is not running") };
+        let attached = self.dataplane.interfaces.iter().any(|interface| interface.mode != Interface::GONE);
+        match (attached, daemon.last_scan) {
+            (false, _) => Err("no interface carries the XDP program"),
+            (true, None) => Err("the first scan of the listeners is not done yet"),
+            (true, Some(_)) => Ok(()),
+        }
+    }
+
+    /// The service of this name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+}
+
 /// The daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Daemon {
@@ -39,6 +59,8 @@ pub struct Daemon {
     pub pid: u32,
     /// Its version.
     pub version: String,
+    /// When it started, in seconds since 1970.
+    pub started_at: f64,
     /// How long it has run, in seconds.
     pub uptime: f64,
     /// The last reload of the configuration.
@@ -47,8 +69,8 @@ pub struct Daemon {
     pub helper_alive: bool,
     /// Whether listeners are noticed by event; if not, only by scan.
     pub events: bool,
-    /// How long the last full scan took, in seconds.
-    pub last_scan: f64,
+    /// How long the last full scan of the listeners took, in seconds; none before the first one is done.
+    pub last_scan: Option<f64>,
 }
 
 /// A reload of the configuration.
@@ -84,6 +106,11 @@ pub struct Interface {
     pub index: u32,
     /// `native` or `generic`; `gone` if the interface no longer exists.
     pub mode: String,
+}
+
+impl Interface {
+    /// The mode of an interface that no longer exists.
+    pub const GONE: &str = "gone";
 }
 
 /// A program in the kernel.
@@ -182,4 +209,12 @@ pub struct ReasonCount {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+impl Backend {
+    /// How often the selector selected it, whatever the cause.
+    #[must_use]
+    pub fn selections(&self) -> u64 {
+        self.selected.values().sum()
+    }
 }

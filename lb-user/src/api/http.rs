@@ -1,0 +1,189 @@
+//! HTTP, for Prometheus and for probes. Everything is read-only, by GET or HEAD; any other method is answered with 405.
+//!
+//! | route            | answer                                                                                           |
+//! |------------------|--------------------------------------------------------------------------------------------------|
+//! | `/`              | two lines that say what this is                                                                  |
+//! | `/metrics`       | the metrics in Prometheus' text format ([`crate::observe::prometheus`])                          |
+//! | `/healthz`       | 200 while the process lives and serves                                                           |
+//! | `/readyz`        | 200 when the data plane is attached and the first scan is done; else 503 and the reason          |
+//! | `/api/v1/status` | the [`Snapshot`](crate::observe::snapshot::Snapshot) as JSON: the same as `weir status --json`   |
+//!
+//! What a client can hold is bounded: one request a connection, [`CONNECTION_TIME`] for all of it, [`HEAD_SIZE`] for its head, and
+//! [`CONNECTIONS`] at a time (those beyond wait in the listener's queue). One snapshot is made at a time, and made into text on a
+//! thread of its own, so that the daemon's loop goes on meanwhile.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::{JoinError, JoinSet, spawn_blocking},
+    time::{sleep, timeout},
+};
+use tracing::debug;
+
+use super::{AskError, DaemonHandle, protocol};
+use crate::observe::{prometheus, snapshot::Snapshot};
+
+/// How long a connection may live, from the accept to the last byte of the answer.
+pub const CONNECTION_TIME: Duration = Duration::from_secs(15);
+/// How long a client may take to send its request's head.
+const HEAD_TIME: Duration = Duration::from_secs(5);
+/// How large that head may be, in bytes.
+pub const HEAD_SIZE: usize = 16 * 1024;
+/// How many connections are served at a time.
+pub const CONNECTIONS: usize = 64;
+/// How long the daemon's loop may take to make a snapshot.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long answers that are under way get when the server ends.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long to wait when no connection can be accepted, as when the process has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown` resolves, and then for at most a second what is under way.
+pub async fn serve(listener: TcpListener, daemon: DaemonHandle, shutdown: impl Future<Output = ()>) {
+    let service = TowerToHyperService::new(router(daemon));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let accepting = async {
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            while connections.try_join_next().is_some() {}
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let service = service.clone();
+                    connections.spawn(async move {
+                        serve_one(stream, service).await;
+                        drop(place);
+                    });
+                }
+                // The client left before it was accepted; the next may be well.
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection to the metrics");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = shutdown => {}
+    }
+    // What is not done by then is dropped, and its connection closed.
+    let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn serve_one(stream: TcpStream, service: TowerToHyperService<Router>) {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_SIZE).keep_alive(false);
+    match timeout(CONNECTION_TIME, server.serve_connection(TokioIo::new(stream), service)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a connection to the metrics ended early"),
+        Err(_) => debug!("a connection to the metrics took too long"),
+    }
+}
+
+/// The routes of the module's table.
+pub fn router(daemon: DaemonHandle) -> Router {
+    Router::new()
+        .route("/", get(root))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/status", get(status))
+        .with_state(Source { daemon, turn: Arc::new(Semaphore::new(1)) })
+}
+
+async fn root() -> &'static str {
+    "Weir, an XDP load balancer for SO_REUSEPORT workers.\nSee /metrics, /healthz, /readyz and /api/v1/status.\n"
+}
+
+async fn metrics(State(source): State<Source>) -> Result<Response, Unavailable> {
+    let text = source.rendered(|snapshot| prometheus::render(snapshot).map_err(Into::into)).await?;
+    Ok(page(prometheus::CONTENT_TYPE, text))
+}
+
+async fn status(State(source): State<Source>) -> Result<Response, Unavailable> {
+    let text = source.rendered(|snapshot| serde_json::to_string(snapshot).map_err(Into::into)).await?;
+    Ok(page("application/json", text + "\n"))
+}
+
+async fn readyz(State(source): State<Source>) -> Result<&'static str, Unavailable> {
+    source.snapshot().await?.readiness().map_err(Unavailable::NotReady)?;
+    Ok("ready\n")
+}
+
+fn page(content_type: &'static str, text: String) -> Response {
+    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (headers.map(|(name, value)| (name, HeaderValue::from_static(value))), text).into_response()
+}
+
+/// Where the handlers get snapshots.
+#[derive(Clone)]
+struct Source {
+    daemon: DaemonHandle,
+    /// One handler at a time: many clients do not make the loop work more than one does, nor hold many texts in memory.
+    turn: Arc<Semaphore>,
+}
+
+impl Source {
+    async fn snapshot(&self) -> Result<Snapshot, Unavailable> {
+        let _turn = self.turn.acquire().await.map_err(|_| AskError::Ending)?;
+        self.ask().await
+    }
+
+    /// A snapshot made into text.
+    async fn rendered(&self, render: fn(&Snapshot) -> anyhow::Result<String>) -> Result<String, Unavailable> {
+        let _turn = self.turn.acquire().await.map_err(|_| AskError::Ending)?;
+        let snapshot = self.ask().await?;
+        spawn_blocking(move || render(&snapshot)).await?.map_err(Unavailable::Unwritten)
+    }
+
+    async fn ask(&self) -> Result<Snapshot, Unavailable> {
+        match self.daemon.ask(protocol::Request::Status, PATIENCE).await? {
+            protocol::Response::Status(snapshot) => Ok(*snapshot),
+            protocol::Response::Refused { message, .. } | protocol::Response::Done { message } => Err(Unavailable::Refused(message)),
+        }
+    }
+}
+
+/// Why a page cannot be had: the answer is this text.
+#[derive(Debug, thiserror::Error)]
+enum Unavailable {
+    #[error("{0}")]
+    NoAnswer(#[from] AskError),
+    #[error("the daemon does not show its state: {0}")]
+    Refused(String),
+    #[error("not ready: {0}")]
+    NotReady(&'static str),
+    #[error("cannot write the page: {0:#}")]
+    Unwritten(anyhow::Error),
+    #[error("the page's writer ended: {0}")]
+    Abandoned(#[from] JoinError),
+}
+
+impl IntoResponse for Unavailable {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::NoAnswer(_) | Self::Refused(_) | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unwritten(_) | Self::Abandoned(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, format!("{self}\n")).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,369 @@
+//! The snapshot in Prometheus' text format.
+//!
+//! Names begin with `weir_`, units are base units, and what only grows ends in `_total`. A label takes its values from a closed list
+//! (reasons, causes, states), or from what the operator runs (services, backends, interfaces): no client's address is ever one. A
+//! series that can be other than zero is there from the beginning with zero, so that a rate over its first event is right.
+//!
+//! The label `backend` is the backend's number in its service. A number that another socket takes later starts again at zero, which
+//! Prometheus sees as the reset of a counter.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    Reason,
+    abi::{Cause, SelectionMiss},
+};
+use prometheus::{
+    TextEncoder,
+    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use super::snapshot::{Backend, Daemon, ReasonCount, Service, Snapshot};
+use crate::{config::Protocol, plan::State};
+
+/// The content type of what [`render`] returns.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The whole of /metrics. Fails only if a family has no name, which none has.
+pub fn render(snapshot: &Snapshot) -> Result<String, prometheus::Error> {
+    let mut page = Page { text: String::new(), encoder: TextEncoder::new() };
+    if let Some(daemon) = &snapshot.daemon {
+        of_the_daemon(&mut page, snapshot, daemon)?;
+    }
+    of_the_data_plane(&mut page, snapshot)?;
+    of_the_services(&mut page, &snapshot.services)?;
+    of_the_backends(&mut page, &snapshot.services)?;
+    Ok(page.text)
+}
+
+fn of_the_daemon(page: &mut Page, snapshot: &Snapshot, daemon: &Daemon) -> Result<(), prometheus::Error> {
+    page.write("weir_build_info", "Version of the daemon and of the maps' layout that it brings; always 1.", Kind::Gauge, |out| {
+        out.add(&[("version", &daemon.version), ("abi_version", &snapshot.dataplane.abi_version.to_string())], 1.0);
+    })?;
+    page.gauge("weir_daemon_start_time_seconds", "When the daemon started, in seconds since 1970.", daemon.started_at)?;
+    // A daemon that runs has read its configuration once, and taken it.
+    let (successful, at) = daemon.last_reload.as_ref().map_or((true, daemon.started_at), |reload| (reload.error.is_none(), reload.at));
+    page.gauge(
+        "weir_config_last_reload_successful",
+        "Whether the configuration was taken when it was last read: 0 means it was refused and what ran before still runs.",
+        number(successful),
+    )?;
+    page.gauge(
+        "weir_config_last_reload_timestamp_seconds",
+        "When the configuration was last read, taken or not, in seconds since 1970.",
+        at,
+    )?;
+    page.gauge(
+        "weir_helper_up",
+        "Whether the privileged helper answers: while it does not, no new listener can join.",
+        number(daemon.helper_alive),
+    )?;
+    page.gauge(
+        "weir_listener_events_active",
+        "Whether listeners that start and stop are noticed by event: while they are not, only the periodic scan finds them.",
+        number(daemon.events),
+    )?;
+    if let Some(last_scan) = daemon.last_scan {
+        page.gauge("weir_last_scan_duration_seconds", "How long the last full scan of this host's listeners took.", last_scan)?;
+    }
+    Ok(())
+}
+
+fn of_the_data_plane(page: &mut Page, snapshot: &Snapshot) -> Result<(), prometheus::Error> {
+    let Snapshot { dataplane, .. } = snapshot;
+    page.gauge(
+        "weir_dataplane_uptime_seconds",
+        "How long the programs have been attached without a break; it outlives restarts of the daemon.",
+        dataplane.uptime,
+    )?;
+    page.write("weir_interface_info", "An interface with the XDP program, and how it is attached; always 1.", Kind::Gauge, |out| {
+        for interface in &dataplane.interfaces {
+            out.add(&[("interface", &interface.name), ("mode", &interface.mode)], 1.0);
+        }
+    })?;
+    page.write("weir_map_entries", "Entries in a map of the kernel.", Kind::Gauge, |out| {
+        for map in &dataplane.maps {
+            out.count(&[("map", &map.name)], map.entries);
+        }
+    })?;
+    page.write("weir_map_capacity", "How many entries a map of the kernel can hold.", Kind::Gauge, |out| {
+        for map in &dataplane.maps {
+            out.count(&[("map", &map.name)], map.capacity);
+        }
+    })?;
+    let of_no_service = || Reason::ALL.into_iter().filter(|reason| !reason.is_of_service());
+    page.write(
+        "weir_passed_packets_total",
+        "Packets of no service, which go on to the kernel untouched, by why they are of none.",
+        Kind::Counter,
+        |out| of_no_service().for_each(|reason| out.count(&[("reason", reason.label())], of(&snapshot.passed, reason).0)),
+    )?;
+    page.write(
+        "weir_passed_bytes_total",
+        "Bytes of the packets of no service, with their Ethernet headers, by why they are of none.",
+        Kind::Counter,
+        |out| of_no_service().for_each(|reason| out.count(&[("reason", reason.label())], of(&snapshot.passed, reason).1)),
+    )?;
+    page.write(
+        "weir_selector_misses_total",
+        "How often the selector left a flow to the kernel's own hash, or (flow_not_kept) did not remember a UDP flow, by why.",
+        Kind::Counter,
+        |out| {
+            for miss in SelectionMiss::ALL {
+                out.count(&[("reason", miss.label())], in_map(&snapshot.selector_misses, miss.label()));
+            }
+        },
+    )
+}
+
+fn of_the_services(page: &mut Page, services: &[Service]) -> Result<(), prometheus::Error> {
+    page.write("weir_service_info", "A service and the address that its listeners are bound to; always 1.", Kind::Gauge, |out| {
+        for service in services {
+            let (address, port) = (service.address.to_string(), service.port.to_string());
+            let protocol = service.protocol.to_string();
+            let device = service.device.as_deref().unwrap_or_default();
+            out.add(
+                &[("service", &service.name), ("protocol", &protocol), ("address", &address), ("port", &port), ("device", device)],
+                1.0,
+            );
+        }
+    })?;
+    page.write(
+        "weir_packets_total",
+        "Packets of a service that XDP has seen, by what they are; every packet is counted under exactly one reason.",
+        Kind::Counter,
+        |out| {
+            each_reason(services, |service, reason| {
+                out.count(&[("service", &service.name), ("reason", reason.label())], of(&service.packets, reason).0);
+            });
+        },
+    )?;
+    page.write(
+        "weir_bytes_total",
+        "Bytes of the packets of a service that XDP has seen, with their Ethernet headers, by what the packets are.",
+        Kind::Counter,
+        |out| {
+            each_reason(services, |service, reason| {
+                out.count(&[("service", &service.name), ("reason", reason.label())], of(&service.packets, reason).1);
+            });
+        },
+    )?;
+    page.write("weir_backends", "Backends (listening sockets) of a service, by whether they get new flows.", Kind::Gauge, |out| {
+        for service in services {
+            for state in State::ALL {
+                let backends = service.backends.iter().filter(|backend| backend.state == state).count();
+                out.count(&[("service", &service.name), ("state", state.label())], backends as u64);
+            }
+        }
+    })
+}
+
+fn of_the_backends(page: &mut Page, services: &[Service]) -> Result<(), prometheus::Error> {
+    page.write(
+        "weir_backend_info",
+        "A backend: its socket's inode and the process that serves it (the first of several; empty while none is known); always 1.",
+        Kind::Gauge,
+        |out| {
+            each_backend(services, |service, number, backend| {
+                let inode = backend.inode.to_string();
+                let server = backend.servers.first();
+                let pid = server.map(|server| server.pid.to_string()).unwrap_or_default();
+                let command = server.map_or("", |server| &server.command);
+                out.add(&[("service", service), ("backend", number), ("pid", &pid), ("command", command), ("inode", &inode)], 1.0);
+            });
+        },
+    )?;
+    page.write(
+        "weir_backend_selections_total",
+        "How often the selector in the kernel selected a backend's socket, by cause: this is where flows really went.",
+        Kind::Counter,
+        |out| {
+            for service in services {
+                let causes: Vec<Cause> = Cause::ALL.into_iter().filter(|cause| may_cause(*cause, service.protocol)).collect();
+                for backend in &service.backends {
+                    let number = backend.index.to_string();
+                    for cause in &causes {
+                        let labels = [("service", service.name.as_str()), ("backend", &number), ("cause", cause.label())];
+                        out.count(&labels, in_map(&backend.selected, cause.label()));
+                    }
+                }
+            }
+        },
+    )?;
+    page.write(
+        "weir_backend_chosen_total",
+        "How often XDP chose a backend for a packet that opens a flow; the selector makes the same choice again for the socket.",
+        Kind::Counter,
+        |out| each_backend(services, |service, number, backend| out.count(&[("service", service), ("backend", number)], backend.chosen)),
+    )?;
+    page.write(
+        "weir_backend_connections_total",
+        "TCP connections established from a backend's socket: their handshake is done, and they are accepted or wait to be.",
+        Kind::Counter,
+        |out| {
+            each_tcp_backend(services, |service, number, backend| {
+                out.count(&[("service", service), ("backend", number)], backend.established);
+            });
+        },
+    )?;
+    page.write(
+        "weir_backend_open_connections",
+        "TCP connections established from a backend's socket that still exist.",
+        Kind::Gauge,
+        |out| each_tcp_backend(services, |service, number, backend| out.count(&[("service", service), ("backend", number)], backend.open)),
+    )?;
+    page.write("weir_backend_share_ratio", "The share of its service's new flows that a backend gets, 0 to 1.", Kind::Gauge, |out| {
+        each_backend(services, |service, number, backend| out.add(&[("service", service), ("backend", number)], backend.share));
+    })?;
+    page.write(
+        "weir_backend_accept_queue_length",
+        "Established connections that wait for a backend's process to accept them.",
+        Kind::Gauge,
+        |out| {
+            each_backend(services, |service, number, backend| {
+                if let Some(queue) = backend.accept_queue {
+                    out.add(&[("service", service), ("backend", number)], queue.length.into());
+                }
+            });
+        },
+    )?;
+    page.write(
+        "weir_backend_accept_queue_limit",
+        "How many connections may wait in a backend's accept queue (the backlog of listen(2)); the kernel drops what comes above it.",
+        Kind::Gauge,
+        |out| {
+            each_backend(services, |service, number, backend| {
+                if let Some(queue) = backend.accept_queue {
+                    out.add(&[("service", service), ("backend", number)], queue.limit.into());
+                }
+            });
+        },
+    )
+}
+
+fn each_reason(services: &[Service], mut visit: impl FnMut(&Service, Reason)) {
+    for service in services {
+        for reason in Reason::ALL.into_iter().filter(|reason| may_count(*reason, service.protocol)) {
+            visit(service, reason);
+        }
+    }
+}
+
+fn each_backend<'a>(services: impl IntoIterator<Item = &'a Service>, mut visit: impl FnMut(&str, &str, &Backend)) {
+    for service in services {
+        for backend in &service.backends {
+            visit(&service.name, &backend.index.to_string(), backend);
+        }
+    }
+}
+
+fn each_tcp_backend(services: &[Service], visit: impl FnMut(&str, &str, &Backend)) {
+    each_backend(services.iter().filter(|service| service.protocol == Protocol::Tcp), visit);
+}
+
+/// Whether a packet of a service of this protocol can have this reason.
+fn may_count(reason: Reason, protocol: Protocol) -> bool {
+    match reason {
+        Reason::TcpOpened | Reason::TcpEstablished => protocol == Protocol::Tcp,
+        Reason::UdpOpened | Reason::UdpEstablished => protocol == Protocol::Udp,
+        other => other.is_of_service(),
+    }
+}
+
+/// Whether a socket of this protocol can be selected for this cause.
+fn may_cause(cause: Cause, protocol: Protocol) -> bool {
+    match cause {
+        Cause::Syn | Cause::CookieAck | Cause::Migration => protocol == Protocol::Tcp,
+        Cause::Udp | Cause::UdpFlow | Cause::QuicConnectionId => protocol == Protocol::Udp,
+        Cause::Override => true,
+    }
+}
+
+/// Packets and bytes under one reason.
+fn of(counts: &[ReasonCount], reason: Reason) -> (u64, u64) {
+    counts.iter().find(|count| count.reason == reason.label()).map_or((0, 0), |count| (count.packets, count.bytes))
+}
+
+fn in_map(counts: &BTreeMap<String, u64>, label: &str) -> u64 {
+    counts.get(label).copied().unwrap_or_default()
+}
+
+fn number(truth: bool) -> f64 {
+    u8::from(truth).into()
+}
+
+/// The text so far. Families are encoded one by one, so that only one is held as values: the largest of 100 services of 16 workers is
+/// some megabytes of small strings.
+struct Page {
+    text: String,
+    encoder: TextEncoder,
+}
+
+impl Page {
+    /// A family, left out if it turns out empty.
+    fn write(&mut self, name: &str, help: &str, kind: Kind, fill: impl FnOnce(&mut Family)) -> Result<(), prometheus::Error> {
+        let mut family = Family { kind, metrics: Vec::new() };
+        fill(&mut family);
+        if family.metrics.is_empty() {
+            return Ok(());
+        }
+        let mut encodable = MetricFamily::default();
+        encodable.set_name(name.to_owned());
+        encodable.set_help(help.to_owned());
+        encodable.set_field_type(match kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+        });
+        encodable.set_metric(family.metrics);
+        self.encoder.encode_utf8(&[encodable], &mut self.text)
+    }
+
+    /// A gauge of one series without labels.
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result<(), prometheus::Error> {
+        self.write(name, help, Kind::Gauge, |out| out.add(&[], value))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+struct Family {
+    kind: Kind,
+    metrics: Vec<Metric>,
+}
+
+impl Family {
+    fn add(&mut self, labels: &[(&str, &str)], value: f64) {
+        let labels = labels.iter().map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut metric = Metric::from_label(labels.collect());
+        match self.kind {
+            Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Kind::Gauge => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        self.metrics.push(metric);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are f64: above 2^53 a count is off by one in 10^16")]
+    fn count(&mut self, labels: &[(&str, &str)], value: u64) {
+        self.add(labels, value as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests;

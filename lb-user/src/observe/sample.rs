@@ -1,0 +1,127 @@
+//! A small picture for the tests: every kind of thing that is shown, once.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use lb_common::{
+    Reason,
+    abi::{Cause, SelectionMiss},
+};
+
+use super::snapshot::{AcceptQueue, Backend, Daemon, Dataplane, Interface, MapFill, Program, ReasonCount, Reload, Service, Snapshot};
+use crate::{
+    config::Protocol,
+    plan::{Note, OtherListener, Process, State, Unbalanced},
+};
+
+/// One TCP service of three backends in the three states, one empty UDP service, one listener that is not balanced.
+pub(crate) fn small() -> Snapshot {
+    Snapshot {
+        taken_at: 1_800_000_100.5,
+        instance: "default".to_owned(),
+        daemon: Some(Daemon {
+            pid: 4711,
+            version: "0.1.0".to_owned(),
+            started_at: 1_800_000_000.25,
+            uptime: 100.25,
+            last_reload: Some(Reload { at: 1_800_000_050.0, error: None }),
+            helper_alive: true,
+            events: true,
+            last_scan: Some(0.0125),
+        }),
+        dataplane: Dataplane {
+            abi_version: 1,
+            uptime: 187_200.0,
+            interfaces: vec![Interface { name: "eth0".to_owned(), index: 2, mode: "native".to_owned() }],
+            programs: vec![Program { name: "ingress".to_owned(), id: 41, verified_instructions: 3000 }],
+            maps: vec![MapFill { name: "services".to_owned(), entries: 2, capacity: 4096 }],
+        },
+        services: vec![
+            Service {
+                name: "web".to_owned(),
+                address: Ipv4Addr::UNSPECIFIED.into(),
+                port: 443,
+                configured: true,
+                table_size: 65_537,
+                backends: vec![backend(0, State::Ready), backend(1, State::Draining), backend(2, State::Unserved)],
+                packets: vec![count(Reason::TcpOpened, 120, 7_200), count(Reason::TcpEstablished, 4_000, 2_500_000)],
+                notes: vec![note("packets reach its listeners that XDP never sees", "name the interface they come in by with --iface")],
+                ..empty(Protocol::Tcp)
+            },
+            Service { name: "udp/[::1%v0]:53".to_owned(), port: 53, device: Some("v0".to_owned()), ..empty(Protocol::Udp) },
+        ],
+        others: vec![OtherListener {
+            protocol: Protocol::Tcp,
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            port: 22,
+            commands: vec!["sshd".to_owned()],
+            why: Unbalanced::NotReuseport,
+        }],
+        passed: vec![count(Reason::NotAPort, 17, 1_700)],
+        selector_misses: SelectionMiss::ALL
+            .into_iter()
+            .map(|miss| (miss.label().to_owned(), u64::from(miss == SelectionMiss::NoTable)))
+            .collect(),
+        notes: Vec::new(),
+    }
+}
+
+/// Compares with the file of this name below `golden/`; with `WEIR_REGENERATE=1` the file is written first.
+pub(crate) fn golden(name: &str, text: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/observe/golden").join(name);
+    if std::env::var_os("WEIR_REGENERATE").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    assert!(text == expected, "{name} differs; `WEIR_REGENERATE=1 cargo test -p lb-user --lib observe` writes it anew. It is:\n{text}");
+}
+
+/// `services` TCP services of `workers` backends each.
+pub(crate) fn large(services: u16, workers: u32) -> Snapshot {
+    let mut snapshot = small();
+    let template = Service { backends: (0..workers).map(|index| backend(index, State::Ready)).collect(), ..snapshot.services[0].clone() };
+    snapshot.services = (0..services).map(|port| Service { name: format!("tcp/0.0.0.0:{port}"), port, ..template.clone() }).collect();
+    snapshot
+}
+
+pub(crate) fn note(text: &str, remedy: &str) -> Note {
+    Note { text: text.to_owned(), remedy: remedy.to_owned() }
+}
+
+fn empty(protocol: Protocol) -> Service {
+    Service {
+        name: String::new(),
+        protocol,
+        address: std::net::Ipv6Addr::LOCALHOST.into(),
+        port: 0,
+        device: None,
+        configured: false,
+        table_size: 0,
+        backends: Vec::new(),
+        packets: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+fn backend(index: u32, state: State) -> Backend {
+    let selected: BTreeMap<String, u64> =
+        Cause::ALL.into_iter().map(|cause| (cause.label().to_owned(), u64::from(cause == Cause::Syn) * 60)).collect();
+    Backend {
+        index,
+        slot: index + 8,
+        cookie: 1000 + u64::from(index),
+        inode: 70_000 + index,
+        state,
+        weight: 1,
+        share: if state == State::Ready { 1.0 } else { 0.0 },
+        servers: if state == State::Unserved { Vec::new() } else { vec![Process { pid: 5000 + index, command: "nginx".to_owned() }] },
+        accept_queue: Some(AcceptQueue { length: index, limit: 511 }),
+        chosen: 61,
+        selected,
+        established: 59,
+        open: 7,
+    }
+}
+
+fn count(reason: Reason, packets: u64, bytes: u64) -> ReasonCount {
+    ReasonCount { reason: reason.label().to_owned(), packets, bytes }
+}
