@@ -12,7 +12,8 @@ use crate::{
 pub fn run(global: &GlobalArgs, arguments: &ExplainArgs) -> Result<Exit, Failure> {
     arguments.check()?;
     let ExplainArgs { protocol, source, destination, without } = arguments;
-    let without = without.as_ref().map(|text| text.parse()).transpose().or_fail(Exit::Usage, "name a backend by its number in `weir status`")?;
+    let without =
+        without.as_ref().map(|text| text.parse()).transpose().or_fail(Exit::Usage, "name a backend by its number in `weir status`")?;
     let (pins, maps, plan) = offline::open(global)?;
     let explanation = explain(&plan, &maps, &pins.linked_interfaces(), *protocol, *source, *destination, without);
     let explanation = explanation.map_err(|error| match error {

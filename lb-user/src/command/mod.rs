@@ -3,7 +3,10 @@
 
 pub mod config;
 pub mod drain;
+pub mod explain;
+pub mod offline;
 pub mod reload;
+pub mod run;
 pub mod status;
 pub mod stop;
 

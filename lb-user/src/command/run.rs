@@ -42,7 +42,11 @@ use crate::{
 pub fn run(global: &GlobalArgs, arguments: &RunArgs) -> Result<Exit, Failure> {
     let config = arguments.configuration()?;
     if !rustix::process::geteuid().is_root() {
-        return Err(fail(Exit::Permission, "weir loads programs into the kernel, which takes root", "run it with sudo, or as a system service"));
+        return Err(fail(
+            Exit::Permission,
+            "weir loads programs into the kernel, which takes root",
+            "run it with sudo, or as a system service",
+        ));
     }
     let _lock = lock(global)?;
     let helper = Helper::start().map_err(no_helper)?;
@@ -90,7 +94,11 @@ async fn serve(
     let (sender, receiver) = mpsc::channel();
     let (ended, has_ended) = oneshot::channel();
     let name = "weir-loop".to_owned();
-    let spawned = thread::Builder::new().name(name).spawn(move || drop(ended.send(daemon.run(&receiver))));
+    let work = move || {
+        // The other end waits as long as this process lives.
+        let _ = ended.send(daemon.run(&receiver));
+    };
+    let spawned = thread::Builder::new().name(name).spawn(work);
     spawned.or_fail(Exit::Unexpected, "see the cause")?;
     let (handle, questions) = DaemonHandle::new();
     if let Some(listener) = metrics {
@@ -111,7 +119,9 @@ async fn serve(
     let ended = has_ended.await.or_fail(Exit::Unexpected, "the log says what happened; the data plane goes on balancing")?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     match ended {
-        Ended::Left => tracing::info!("ended; the data plane stays and goes on balancing: `weir run` takes it up again, `weir stop` takes it away"),
+        Ended::Left => {
+            tracing::info!("ended; the data plane stays and goes on balancing: `weir run` takes it up again, `weir stop` takes it away")
+        }
         Ended::Detached => tracing::info!("ended; nothing is left in the kernel"),
     }
     Ok(Exit::Success)
@@ -222,6 +232,10 @@ fn enter(namespace: &std::path::Path) -> Result<(), Failure> {
     let entered = File::open(namespace).and_then(|file| setns(file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from));
     entered.map_err(|source| {
         let error = anyhow::Error::from(source).context(format!("cannot enter the network namespace {}", namespace.display()));
-        Failure { exit: Exit::Interface, error, remedy: Some("`ip netns` lists the named ones; a path such as /proc/PID/ns/net does as well".to_owned()) }
+        Failure {
+            exit: Exit::Interface,
+            error,
+            remedy: Some("`ip netns` lists the named ones; a path such as /proc/PID/ns/net does as well".to_owned()),
+        }
     })
 }

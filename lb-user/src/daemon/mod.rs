@@ -169,9 +169,9 @@ impl Daemon {
         }
         daemon.attached = daemon.interfaces()?;
         daemon.scan();
-        daemon.prune().map_err(status::failure)?;
+        daemon.prune().map_err(failure)?;
         daemon.attach()?;
-        daemon.dataplane.settle().map_err(status::failure)?;
+        daemon.dataplane.settle().map_err(failure)?;
         Ok(daemon)
     }
 
@@ -325,7 +325,7 @@ impl Daemon {
         match request {
             Request::Status => match self.snapshot() {
                 Ok(snapshot) => Response::Status(Box::new(snapshot)),
-                Err(error) => status::refused(&status::failure(error)),
+                Err(error) => status::refused(&failure(error)),
             },
             Request::Drain { service, backend, drain } => match self.drain(&service, backend, drain) {
                 Ok(message) => Response::Done { message },

@@ -109,7 +109,10 @@ pub(super) fn tell(previous: &Plan, next: &Plan) {
         backends
             .map(|(service, backend)| {
                 let server = backend.servers.first().map(|server| format!("{} (pid {})", server.command, server.pid));
-                ((service.name.clone(), backend.index, backend.cookie), (backend.state, server.unwrap_or_else(|| "nobody known".to_owned())))
+                (
+                    (service.name.clone(), backend.index, backend.cookie),
+                    (backend.state, server.unwrap_or_else(|| "nobody known".to_owned())),
+                )
             })
             .collect()
     };
@@ -123,7 +126,9 @@ pub(super) fn tell(previous: &Plan, next: &Plan) {
     for (key @ (service, index, _), (state, server)) in &after {
         match before.get(key) {
             None => tracing::info!("service {service}: backend {index} joins, served by {server}"),
-            Some((was, _)) if was != state => tracing::info!("service {service}: backend {index} is {}, was {}", state.label(), was.label()),
+            Some((was, _)) if was != state => {
+                tracing::info!("service {service}: backend {index} is {}, was {}", state.label(), was.label())
+            }
             Some(_) => {}
         }
     }
@@ -150,7 +155,9 @@ pub fn failure(error: Error) -> Failure {
         }
         Error::Occupied { interface } => (
             Exit::Interface,
-            format!("`ip -d link show {interface}` and `weir doctor --iface {interface}` name it; take it off with `ip link set {interface} xdp off`"),
+            format!(
+                "`ip -d link show {interface}` and `weir doctor --iface {interface}` name it; take it off with `ip link set {interface} xdp off`"
+            ),
         ),
         Error::NotNative { .. } => (Exit::Interface, "use `--mode auto` or `--mode generic`: slower, for any device".to_owned()),
         Error::Btf(_) => (Exit::Kernel, "use a kernel built with CONFIG_DEBUG_INFO_BTF, as all distributions' are".to_owned()),

@@ -272,7 +272,9 @@ impl Survey {
     fn pollers(&self, listeners: &[Listener]) -> Result<HashMap<u32, Vec<u32>>, CallError> {
         let pairs: Vec<(u32, u32)> = listeners
             .iter()
-            .flat_map(|one| self.known.get(&one.cookie).into_iter().flat_map(|known| known.servers.iter().map(|server| (one.inode, server.pid))))
+            .flat_map(|one| {
+                self.known.get(&one.cookie).into_iter().flat_map(|known| known.servers.iter().map(|server| (one.inode, server.pid)))
+            })
             .collect();
         let mut pollers = if pairs.is_empty() { HashMap::new() } else { self.helper.still_polled(&pairs)?.found };
         let rest: Vec<u32> = listeners.iter().map(|one| one.inode).filter(|inode| !pollers.contains_key(inode)).collect();

@@ -2,7 +2,7 @@
 
 use lb_common::{
     Reason,
-    abi::{BackendCounters, Cause, Counter, SelectionMiss},
+    abi::{BackendCounters, Counter, SelectionMiss},
 };
 
 use super::{
@@ -78,10 +78,4 @@ impl Maps {
         let values = zeros.try_into().map_err(Error::call("count the CPUs"))?;
         self.service_counters.set(service, values, 0).map_err(Error::map("SERVICE_COUNTERS"))
     }
-}
-
-/// The selections of a backend by the name of their cause, zeros included.
-#[must_use]
-pub fn by_cause(totals: &BackendTotals) -> Vec<(&'static str, u64)> {
-    Cause::ALL.iter().map(|cause| (cause.label(), totals.selected[*cause as usize])).collect()
 }

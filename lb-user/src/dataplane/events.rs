@@ -1,10 +1,10 @@
 //! The ring buffer of listener events, as something to wait for.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::io;
 
 use aya::maps::{MapData, RingBuf};
 use lb_common::abi::Event;
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::FromBytes as _;
 
 /// Listeners that begin and end.
@@ -14,8 +14,9 @@ pub struct Events {
 
 impl Events {
     pub(super) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        debug_assert!(ring.as_raw_fd() >= 0);
-        Ok(Self { ring: AsyncFd::new(ring)? })
+        // SAFETY: the ring buffer owns its map's descriptor and keeps it as long as it lives, which is as long as the `AsyncFd`.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
+        Ok(Self { ring })
     }
 
     /// The next event. Records that are no event are stepped over.

@@ -136,12 +136,14 @@ fn missing_packets(protocol: Protocol, totals: &ServiceTotals, backends: &[Backe
     match (seen, selected) {
         (0, 1..) => Some(Note {
             text: format!("{selected} flows reached the workers and XDP saw none of them: they came by another way than Weir's interfaces"),
-            remedy: "clients on this host itself never pass the card; for others add the interface that their packets come in by with --iface"
-                .to_owned(),
+            remedy:
+                "clients on this host itself never pass the card; for others add the interface that their packets come in by with --iface"
+                    .to_owned(),
         }),
         (ENOUGH.., 0) if !backends.is_empty() => Some(Note {
             text: format!("XDP saw {seen} packets that open a flow and none reached a worker"),
-            remedy: "look for what drops or redirects them behind the card: `nft list ruleset`, `ip route get`, reverse path filter".to_owned(),
+            remedy: "look for what drops or redirects them behind the card: `nft list ruleset`, `ip route get`, reverse path filter"
+                .to_owned(),
         }),
         _ => None,
     }

@@ -90,7 +90,8 @@ impl<'a> Groups<'a> {
     /// Groups that differ only in IPV6_V6ONLY, or in an IPv4 address being written as an IPv6 one, are one to the programs in the
     /// kernel: only one of them can be balanced, the one that is already or else the first.
     fn of_key(&self, key: &Key, registry: &Registry) -> Option<usize> {
-        let is_known = |group: &&usize| self.list[**group].members.iter().any(|member| registry.seats.contains_key(&member.listener.cookie));
+        let is_known =
+            |group: &&usize| self.list[**group].members.iter().any(|member| registry.seats.contains_key(&member.listener.cookie));
         let groups = self.by_key.get(key)?;
         groups.iter().find(is_known).or(groups.first()).copied()
     }
