@@ -74,7 +74,8 @@ fn kernel(options: &Options) -> Result<()> {
     // After it, because cargo puts both at the same path: what stays there is the daemon without the feature.
     let daemon = build::weir(&["--release"])?;
     let mut build = cargo("test");
-    let tests = Artifacts::build(build.args(["--package=lb-user", "--features=kernel-tests", "--test=kernel", "--no-run"]))?;
+    // The whole workspace, as in the host tests: with lb-user alone its dependencies would have other features, and be built again.
+    let tests = Artifacts::build(build.args(["--workspace", "--features=lb-user/kernel-tests", "--test=kernel", "--no-run"]))?;
 
     let environment: [(&str, &OsStr); 2] =
         [("WEIR_BIN", daemon.executable("weir")?.as_os_str()), ("WEIR_NEXT_ABI_BIN", next_abi.as_os_str())];
