@@ -33,7 +33,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("lb-user is not in a workspace")?;
-    let object = PathBuf::from(variable("OUT_DIR")?).join("weir.o");
+    let out_directory = PathBuf::from(variable("OUT_DIR")?);
+    let object = out_directory.join("weir.o");
     let directory = toolchain::directory(workspace);
     let toolchain = Toolchain::find(&directory)?;
 
@@ -44,7 +45,8 @@ fn run() -> Result<()> {
     println!("cargo::rerun-if-changed={}", toolchain::record(&directory).display());
 
     if let Some(toolchain) = toolchain {
-        let built = build(&toolchain, workspace, &directory)?;
+        let built = build(&toolchain, workspace, &directory.join("object"), &out_directory.join("object"))?;
+        // Copied, because cargo made a hard link: the next build would change it in place.
         fs::copy(&built, &object).with_context(|| format!("cannot copy {} to {}", built.display(), object.display()))?;
     } else if variable("PROFILE")? == "release" {
         // Cargo shows this line alone, and fails.
@@ -58,11 +60,11 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// Builds lb-ebpf with a cargo of its own and returns the path of the object.
-fn build(toolchain: &Toolchain, workspace: &Path, directory: &Path) -> Result<PathBuf> {
-    let next_abi = env::var_os("CARGO_FEATURE_NEXT_ABI").is_some();
-    // One directory per set of features: builds of both may run at the same time, and cargo gives both objects the same path.
-    let target_directory = directory.join(if next_abi { "object-next-abi" } else { "object" });
+/// Builds lb-ebpf with a cargo of its own, which leaves the object in `artifact_directory`, and returns the object's path.
+///
+/// Debug builds, release builds and both ABI versions share `target_directory`, where cargo gives all their objects the same path:
+/// so cargo must put the object where it belongs while it still holds the lock of that directory.
+fn build(toolchain: &Toolchain, workspace: &Path, target_directory: &Path, artifact_directory: &Path) -> Result<PathBuf> {
     let architecture = variable("CARGO_CFG_TARGET_ARCH")?;
     let flags = [
         // Which host's registers and types the programs meet: aya-ebpf asks for it.
@@ -76,8 +78,9 @@ fn build(toolchain: &Toolchain, workspace: &Path, directory: &Path) -> Result<Pa
     let Toolchain { compiler, linker } = toolchain;
     let mut cargo = Command::new(compiler.cargo());
     cargo.current_dir(workspace).args(["build", "--quiet", "--locked", "--color=never", "--package=lb-ebpf", "--profile=bpf"]);
-    cargo.args(["--target=bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"]).arg(&target_directory);
-    if next_abi {
+    cargo.args(["--target=bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"]).arg(target_directory);
+    cargo.args(["-Zunstable-options", "--artifact-dir"]).arg(artifact_directory);
+    if env::var_os("CARGO_FEATURE_NEXT_ABI").is_some() {
         cargo.arg("--features=next-abi");
     }
     // This script runs inside another cargo, of another toolchain, perhaps under clippy: none of its settings are meant for this build.
@@ -95,7 +98,7 @@ fn build(toolchain: &Toolchain, workspace: &Path, directory: &Path) -> Result<Pa
     for line in said.lines() {
         println!("cargo::warning={line}");
     }
-    Ok(target_directory.join("bpfel-unknown-none/bpf/weir-ebpf"))
+    Ok(artifact_directory.join("weir-ebpf"))
 }
 
 fn variable(name: &str) -> Result<String> {

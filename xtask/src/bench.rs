@@ -19,8 +19,10 @@ pub struct Options {
     /// Also write the figures to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Only the measurements whose name contains this, and further arguments of the benchmark.
-    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    /// Only the measurements whose name contains one of these.
+    filters: Vec<OsString>,
+    /// Further arguments of the benchmark.
+    #[arg(last = true)]
     arguments: Vec<OsString>,
 }
 
@@ -33,5 +35,5 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(file) = &options.json {
         command.arg("--json").arg(file);
     }
-    exec::exec(command.args(&options.arguments))
+    exec::exec(command.args(&options.filters).args(&options.arguments))
 }

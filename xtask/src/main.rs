@@ -15,7 +15,7 @@ mod test;
 mod toolchain;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Builds, runs and tests Weir. Every command first installs what it misses.")]
+#[command(bin_name = "cargo xtask", about = "Builds, runs and tests Weir. Every command first installs what it misses.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

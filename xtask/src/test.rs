@@ -21,9 +21,17 @@ pub struct Options {
     /// Only the tests that need no root.
     #[arg(long)]
     host_only: bool,
-    /// Only tests whose name contains this; behind `--`, arguments of the test programs such as `--nocapture`.
-    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    /// Only tests whose name contains one of these.
+    filters: Vec<OsString>,
+    /// Arguments of the test programs, such as `--nocapture`.
+    #[arg(last = true)]
     arguments: Vec<OsString>,
+}
+
+impl Options {
+    fn test_program_arguments(&self) -> impl Iterator<Item = &OsString> {
+        self.filters.iter().chain(&self.arguments)
+    }
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -32,9 +40,9 @@ pub fn run(options: &Options) -> Result<()> {
         setup::test_tools()?;
     }
 
-    let mut results = vec![timed("host tests", || host(&options.arguments))];
+    let mut results = vec![timed("host tests", || host(options))];
     if !options.host_only {
-        results.push(timed("kernel tests", || kernel(&options.arguments)));
+        results.push(timed("kernel tests", || kernel(options)));
     }
 
     println!();
@@ -56,22 +64,23 @@ fn timed(name: &'static str, test: impl FnOnce() -> Result<()>) -> (&'static str
     (name, start.elapsed(), result)
 }
 
-fn host(arguments: &[OsString]) -> Result<()> {
-    exec::exec(cargo("test").args(["--workspace", "--no-fail-fast", "--"]).args(arguments))
+fn host(options: &Options) -> Result<()> {
+    exec::exec(cargo("test").args(["--workspace", "--no-fail-fast", "--"]).args(options.test_program_arguments()))
 }
 
 /// The tests of lb-user/tests/kernel, which start both daemons whose paths they find in the environment.
-fn kernel(arguments: &[OsString]) -> Result<()> {
+fn kernel(options: &Options) -> Result<()> {
     let next_abi = next_abi_daemon()?;
     // After it, because cargo puts both at the same path: what stays there is the daemon without the feature.
     let daemon = build::weir(&["--release"])?;
     let mut build = cargo("test");
-    let tests = Artifacts::build(build.args(["--package=lb-user", "--features=kernel-tests", "--test=kernel", "--no-run"]))?;
+    // The whole workspace, as in the host tests: with lb-user alone its dependencies would have other features, and be built again.
+    let tests = Artifacts::build(build.args(["--workspace", "--features=lb-user/kernel-tests", "--test=kernel", "--no-run"]))?;
 
     let environment: [(&str, &OsStr); 2] =
         [("WEIR_BIN", daemon.executable("weir")?.as_os_str()), ("WEIR_NEXT_ABI_BIN", next_abi.as_os_str())];
     let mut command = exec::as_root(tests.executable("kernel")?, &environment)?;
-    exec::exec(command.current_dir(workspace().join("lb-user")).args(arguments))
+    exec::exec(command.current_dir(workspace().join("lb-user")).args(options.test_program_arguments()))
 }
 
 /// A daemon of another ABI version, for the test that upgrades a running data plane.

@@ -25,7 +25,8 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\n# Written by cargo xtask setup while it installs packages; it may be deleted.\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 fi
-"$@"
+# The output of a command such as `cargo xtask bench` may go to a file.
+"$@" >&2
 "#;
 
 pub fn exists() -> bool {
