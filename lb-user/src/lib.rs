@@ -3,7 +3,9 @@
 
 pub mod api;
 pub mod cli;
+pub mod command;
 pub mod config;
+pub mod dataplane;
 pub mod exit;
 pub mod listeners;
 pub mod network;

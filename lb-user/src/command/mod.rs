@@ -1,0 +1,3 @@
+//! The commands of `weir`, one file each.
+
+pub mod doctor;

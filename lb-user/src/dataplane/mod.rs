@@ -1,0 +1,3 @@
+//! Everything that touches the kernel's BPF side.
+
+pub mod probe;
