@@ -65,11 +65,12 @@ fn mode(interface: &Interface, card: &Card, network: &Network) -> Check {
             Check::ok(name, format!("native mode ({driver})"), "The program runs in the driver, before anything else is done for a packet.")
         }
         Some(_) => {
-            let below = interface.link.and_then(|index| network.interface(index));
-            let remedy = match below {
-                Some(below) => format!("attach to the device below it: --iface {}", below.name),
-                None if interface.loopback => "nothing has to be done".to_owned(),
-                None => "use a card whose driver has native XDP".to_owned(),
+            let is_below = |other: &&Interface| interface.link == Some(other.index) || other.master == Some(interface.index);
+            let below: Vec<String> = network.interfaces.iter().filter(is_below).map(|below| format!("--iface {}", below.name)).collect();
+            let remedy = match below.as_slice() {
+                [] if interface.loopback => "nothing has to be done".to_owned(),
+                [] => "use a card whose driver has native XDP".to_owned(),
+                below => format!("attach below it: {}", below.join(" ")),
             };
             Check::ok(name, format!("generic mode only ({driver})"), slow).with_remedy(State::Limited, remedy)
         }
@@ -170,11 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn a_vlan_is_better_served_by_the_device_below() {
-        let network = Network { interfaces: vec![device("eth0")], ..Network::default() };
+    fn a_vlan_and_a_bridge_are_better_served_by_the_devices_below() {
         let vlan = Interface { index: 5, link: Some(2), ..device("eth0.7") };
-        let check = mode(&vlan, &card(false, false), &network);
-        assert_eq!(check.remedy.as_deref(), Some("attach to the device below it: --iface eth0"));
+        let bridge = Interface { index: 6, ..device("br0") };
+        let port = |index, name| Interface { index, master: Some(6), ..device(name) };
+        let interfaces = vec![device("eth0"), vlan.clone(), bridge.clone(), port(7, "p0"), port(8, "p1")];
+        let network = Network { interfaces, ..Network::default() };
+        let remedy = |interface| mode(interface, &card(false, false), &network).remedy.unwrap();
+        assert_eq!(remedy(&vlan), "attach below it: --iface eth0");
+        assert_eq!(remedy(&bridge), "attach below it: --iface p0 --iface p1");
+        assert_eq!(remedy(&device("eth0")), "use a card whose driver has native XDP");
     }
 
     #[test]
