@@ -2,6 +2,7 @@
 //! with its remedy.
 
 pub mod config;
+pub mod doctor;
 pub mod drain;
 pub mod explain;
 pub mod offline;

@@ -10,6 +10,7 @@ mod events;
 mod load;
 mod maps;
 mod pins;
+pub mod probe;
 mod sockets;
 mod sys;
 
