@@ -6,7 +6,7 @@
 //! | `/metrics`       | the metrics in Prometheus' text format ([`crate::observe::prometheus`])                          |
 //! | `/healthz`       | 200 while the process lives and serves                                                           |
 //! | `/readyz`        | 200 when the data plane is attached and the first scan is done; else 503 and the reason          |
-//! | `/api/v1/status` | the [`Snapshot`](crate::observe::snapshot::Snapshot) as JSON: the same as `weir status --json`   |
+//! | `/api/v1/status` | the [`Snapshot`] as JSON: the same as `weir status --json`                                       |
 //!
 //! What a client can hold is bounded: one request a connection, [`CONNECTION_TIME`] for all of it, [`HEAD_SIZE`] for its head, and
 //! [`CONNECTIONS`] at a time (those beyond wait in the listener's queue). One snapshot is made at a time, and made into text on a

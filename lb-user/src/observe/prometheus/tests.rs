@@ -1,5 +1,7 @@
 //! The text as a whole, and what every family keeps to.
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use super::*;
 use crate::observe::sample;
@@ -123,13 +125,14 @@ fn no_series_is_written_twice() {
     }
 }
 
-/// The bound is loose: this machine may be busy, and this build is not optimised.
+/// In time of this thread on a processor, because this machine may be busy; loose where the build is not optimised.
 #[test]
 fn a_hundred_services_of_sixteen_workers_are_written_quickly() {
+    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
     let snapshot = sample::large(100, 16);
-    let begin = Instant::now();
+    let begin = now();
     let text = render(&snapshot).unwrap();
-    let took = begin.elapsed();
+    let took = now().saturating_sub(begin);
     println!("{} series, {} kB in {took:?}", text.lines().filter(|line| !line.starts_with('#')).count(), text.len() / 1000);
-    assert!(took.as_millis() < if cfg!(debug_assertions) { 2_000 } else { 50 }, "{took:?}");
+    assert!(took.as_millis() < if cfg!(debug_assertions) { 500 } else { 50 }, "{took:?}");
 }
