@@ -7,10 +7,11 @@ use std::{
 
 use clap::Parser as _;
 use lb_user::{
-    cli::{Cli, Command},
-    command::{config, drain, explain, offline, reload, run, status, stop},
-    exit::{Exit, Failure},
+    cli::{Cli, Command, DoctorArgs, GlobalArgs},
+    command::{config, doctor, drain, explain, offline, reload, run, status, stop},
+    exit::{Exit, Failure, OrFail as _},
 };
+use tokio::runtime;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -31,10 +32,16 @@ fn execute(cli: &Cli) -> Result<Exit, Failure> {
         Command::Drain(arguments) => drain::run(global, arguments, true),
         Command::Undrain(arguments) => drain::run(global, arguments, false),
         Command::Reload => reload::run(global),
-        Command::Doctor(_) => Ok(Exit::Success),
+        Command::Doctor(arguments) => doctor(global, arguments),
         Command::Explain(arguments) => explain::run(global, arguments),
         Command::Config(command) => config::run(global, command),
     }
+}
+
+/// Doctor asks over netlink, and so inside a runtime.
+fn doctor(global: &GlobalArgs, arguments: &DoctorArgs) -> Result<Exit, Failure> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().or_fail(Exit::Unexpected, "see the cause")?;
+    runtime.block_on(doctor::run(global, arguments)).map(|()| Exit::Success)
 }
 
 /// Logs to standard error: the daemon's story by default, more with -v, and exactly what RUST_LOG says where it is set.
