@@ -197,9 +197,7 @@ fn groups(previous: &Plan, next: &Plan, changes: &mut Changes) {
 }
 
 fn cookies_by_group(plan: &Plan) -> HashMap<GroupKey, HashSet<u64>> {
-    with_backends(plan)
-        .map(|service| (group_key(service), service.backends.iter().map(|backend| backend.cookie).collect()))
-        .collect()
+    with_backends(plan).map(|service| (group_key(service), service.backends.iter().map(|backend| backend.cookie).collect())).collect()
 }
 
 fn records(plan: &Plan) -> Vec<(ServiceKey, ServiceRecord)> {

@@ -122,7 +122,9 @@ pub(super) fn all_taken(service: &Service) -> Note {
 pub(super) fn table_size_changed(wanted: u32, size: u32) -> Note {
     note(
         format!("table_size = {wanted} cannot be: the table has {size} entries"),
-        format!("write table_size = {size}, or leave it out: a size is a prime one less than a multiple of three, and at least one for each worker"),
+        format!(
+            "write table_size = {size}, or leave it out: a size is a prime one less than a multiple of three, and at least one for each worker"
+        ),
     )
 }
 
@@ -134,7 +136,13 @@ pub(super) fn table_is_small(size: u32, backends: usize) -> Note {
 }
 
 /// What there is to say of a service's backends.
-pub(super) fn of_backends(backends: &[Backend], seated: &SeatedService<'_>, somebody_serves: bool, quic: bool, limits: &Limits) -> Vec<Note> {
+pub(super) fn of_backends(
+    backends: &[Backend],
+    seated: &SeatedService<'_>,
+    somebody_serves: bool,
+    quic: bool,
+    limits: &Limits,
+) -> Vec<Note> {
     let mut notes = Vec::new();
     let unheard = "the kernel never selects those, so connections that wait in them stay, and no new ones come";
     if seated.over_own_limit > 0 {
@@ -160,7 +168,10 @@ pub(super) fn of_backends(backends: &[Backend], seated: &SeatedService<'_>, some
     }
     if quic && backends.iter().any(|backend| backend.index >= QUIC_WORKERS) {
         notes.push(note(
-            format!("{} workers: a connection ID names only those with index 0 to 255; packets of the others follow the flow alone", backends.len()),
+            format!(
+                "{} workers: a connection ID names only those with index 0 to 255; packets of the others follow the flow alone",
+                backends.len()
+            ),
             "run at most 256 workers in a QUIC service",
         ));
     }
@@ -184,14 +195,19 @@ fn nobody_takes(backends: &[Backend]) -> Option<Note> {
     if backends.iter().any(|backend| backend.state == State::Ready) {
         return Some(note(format!("every ready worker has weight 0: {hash}"), "give a worker a weight above 0 in `weights`"));
     }
-    let why = if backends.iter().all(|backend| backend.state == State::Draining) { "every worker is draining" } else { "every worker is draining or unserved" };
+    let why = if backends.iter().all(|backend| backend.state == State::Draining) {
+        "every worker is draining"
+    } else {
+        "every worker is draining or unserved"
+    };
     Some(note(format!("{why}: {hash}"), "`weir undrain` a worker, or start another"))
 }
 
 /// Two programs that share a port by accident take each other's connections.
 fn two_programs(seated: &SeatedService<'_>) -> Option<Note> {
     // Workers of one program mostly have the same names, so there are few sets to compare.
-    let sets: BTreeSet<BTreeSet<&str>> = seated.backends.iter().map(|seated| seated.member.commands()).filter(|set| !set.is_empty()).collect();
+    let sets: BTreeSet<BTreeSet<&str>> =
+        seated.backends.iter().map(|seated| seated.member.commands()).filter(|set| !set.is_empty()).collect();
     let first = sets.first()?;
     let strangers = sets.iter().any(|set| set.is_disjoint(first));
     let names: BTreeSet<&str> = sets.iter().flatten().copied().collect();

@@ -16,8 +16,7 @@ pub(super) fn indexes(candidates: &[Candidate<'_>], registry: &Registry, limit: 
     let kept = |candidate: &Candidate<'_>| registry.services.get(&candidate.key).copied().filter(|tenure| tenure.index <= limit);
     let keeping: BTreeSet<u32> = candidates.iter().filter_map(kept).map(|tenure| tenure.index).collect();
     let had: BTreeSet<u32> = registry.services.values().map(|tenure| tenure.index).collect();
-    let (unused, left): (Vec<u32>, Vec<u32>) =
-        (1..=limit).filter(|index| !keeping.contains(index)).partition(|index| !had.contains(index));
+    let (unused, left): (Vec<u32>, Vec<u32>) = (1..=limit).filter(|index| !keeping.contains(index)).partition(|index| !had.contains(index));
     let mut free = unused.into_iter().chain(left);
     let mut given = BTreeSet::new();
     let mut services = BTreeMap::new();
@@ -63,18 +62,16 @@ impl<'a> Seating<'a> {
     /// Members that have a slot keep it, before anybody new gets one; the new ones follow in the order of their group.
     pub fn of(inputs: &Inputs<'a>, groups: &Groups<'a>, candidates: &[Candidate<'_>], registry: &Registry) -> Self {
         let limits = &inputs.config.limits;
-        let mut next = Registry {
-            generations: registry.generations.clone(),
-            quarantine: registry.quarantine.clone(),
-            ..Registry::default()
-        };
+        let mut next =
+            Registry { generations: registry.generations.clone(), quarantine: registry.quarantine.clone(), ..Registry::default() };
         let mut services = Vec::new();
         let mut waiting = Vec::new();
         for candidate in candidates {
             let members = candidate.group.map_or(&[][..], |group| &groups.list[group].members);
             let (mut old, new): (Vec<&Member>, Vec<&Member>) =
                 members.iter().partition(|member| registry.seats.contains_key(&member.listener.cookie));
-            let worker = |member: &Member| registry.seats.get(&member.listener.cookie)?.worker.as_ref().filter(|(key, _)| *key == candidate.key);
+            let worker =
+                |member: &Member| registry.seats.get(&member.listener.cookie)?.worker.as_ref().filter(|(key, _)| *key == candidate.key);
             old.sort_by_key(|member| worker(member).map_or(u32::MAX, |(_, index)| *index));
             let mut seated = SeatedService::default();
             let most = limits.backends_per_service as usize;

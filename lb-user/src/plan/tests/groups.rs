@@ -67,8 +67,20 @@ fn all_of_127_is_local_on_the_loopback_device() {
 #[test]
 fn packets_belong_to_whom_the_kernel_gives_them() {
     let rows = [
-        ("exact before wildcard, even if it is no group", group("tcp 0.0.0.0 80", [1]), alone("tcp 10.0.0.1 80", 2, "solo"), "10.0.1.1@2", ""),
-        ("another port or protocol takes nothing", group("tcp 0.0.0.0 80", [1]), alone("udp 10.0.0.1 80", 2, "solo"), "10.0.0.1@2 10.0.1.1@2", ""),
+        (
+            "exact before wildcard, even if it is no group",
+            group("tcp 0.0.0.0 80", [1]),
+            alone("tcp 10.0.0.1 80", 2, "solo"),
+            "10.0.1.1@2",
+            "",
+        ),
+        (
+            "another port or protocol takes nothing",
+            group("tcp 0.0.0.0 80", [1]),
+            alone("udp 10.0.0.1 80", 2, "solo"),
+            "10.0.0.1@2 10.0.1.1@2",
+            "",
+        ),
         ("device before none", group("tcp 0.0.0.0 80", [1]), group("tcp 0.0.0.0 80 %2", [2]), "", "10.0.0.1@2 10.0.1.1@2"),
         ("exact before device", group("tcp 10.0.0.1 80", [1]), group("tcp 0.0.0.0 80 %2", [2]), "10.0.0.1@2", "10.0.1.1@2"),
         (
@@ -78,19 +90,50 @@ fn packets_belong_to_whom_the_kernel_gives_them() {
             "10.0.0.1@2 10.0.1.1@2",
             "2001:db8::1@2 fe80::1@2",
         ),
-        ("dual stack takes what no IPv4 socket does", group("tcp :: 80", [1]), group("tcp 10.0.0.1 80", [2]), "10.0.1.1@2 2001:db8::1@2 fe80::1@2", "10.0.0.1@2"),
+        (
+            "dual stack takes what no IPv4 socket does",
+            group("tcp :: 80", [1]),
+            group("tcp 10.0.0.1 80", [2]),
+            "10.0.1.1@2 2001:db8::1@2 fe80::1@2",
+            "10.0.0.1@2",
+        ),
         ("IPV6_V6ONLY", group("tcp :: 80 v6only", [1]), group("tcp 10.0.0.1 80", [2]), "2001:db8::1@2 fe80::1@2", "10.0.0.1@2"),
-        ("a mapped address is an IPv4 address", group("tcp ::ffff:10.0.0.1 80", [1]), group("tcp 0.0.0.0 80", [2]), "10.0.0.1@2", "10.0.1.1@2"),
-        ("TCP: IPv4 is worth a device", group("tcp 0.0.0.0 80", [1]), group("tcp :: 80 %2", [2]), "10.0.0.1@2 10.0.1.1@2", "2001:db8::1@2 fe80::1@2"),
-        ("UDP: a device is worth more than IPv4", group("udp 0.0.0.0 80", [1]), group("udp :: 80 %2", [2]), "", "10.0.0.1@2 10.0.1.1@2 2001:db8::1@2 fe80::1@2"),
-        ("a device that packets do not come by takes none", group("tcp 0.0.0.0 80", [1]), group("tcp 0.0.0.0 80 %3", [2]), "10.0.0.1@2 10.0.1.1@2", ""),
+        (
+            "a mapped address is an IPv4 address",
+            group("tcp ::ffff:10.0.0.1 80", [1]),
+            group("tcp 0.0.0.0 80", [2]),
+            "10.0.0.1@2",
+            "10.0.1.1@2",
+        ),
+        (
+            "TCP: IPv4 is worth a device",
+            group("tcp 0.0.0.0 80", [1]),
+            group("tcp :: 80 %2", [2]),
+            "10.0.0.1@2 10.0.1.1@2",
+            "2001:db8::1@2 fe80::1@2",
+        ),
+        (
+            "UDP: a device is worth more than IPv4",
+            group("udp 0.0.0.0 80", [1]),
+            group("udp :: 80 %2", [2]),
+            "",
+            "10.0.0.1@2 10.0.1.1@2 2001:db8::1@2 fe80::1@2",
+        ),
+        (
+            "a device that packets do not come by takes none",
+            group("tcp 0.0.0.0 80", [1]),
+            group("tcp 0.0.0.0 80 %3", [2]),
+            "10.0.0.1@2 10.0.1.1@2",
+            "",
+        ),
     ];
     for (name, one, other, expected_one, expected_other) in rows {
         let mut world = World::new("[discovery]\nudp = true").with(one).with(other);
         world.step();
         let entries = |cookie: u64| -> String {
             let service = world.plan.services.iter().find(|service| service.backends.iter().any(|backend| backend.cookie == cookie));
-            let entries = service.map_or(&[][..], |service| &service.entries).iter().map(|entry| format!("{}@{}", entry.address, entry.interface));
+            let entries =
+                service.map_or(&[][..], |service| &service.entries).iter().map(|entry| format!("{}@{}", entry.address, entry.interface));
             entries.collect::<Vec<_>>().join(" ")
         };
         assert_eq!((entries(1).as_str(), entries(2).as_str()), (expected_one, expected_other), "{name}\n{}", world.show());
@@ -108,7 +151,11 @@ fn the_devices_stacked_on_an_interface_are_reached_by_it() {
 fn named_services_stay_and_say_what_is_missing() {
     let wildcard = || group("tcp 0.0.0.0 80", [1, 2]);
     check("found", World::new(NAMED).with(wildcard()), "1 web: 10.0.0.1@2 10.0.1.1@2 | 0/0.1=1 1/1.1=2");
-    check("nothing", World::new(NAMED), "1 web: 10.0.0.1@2 10.0.1.1@2 |\n- no listener is bound to 0.0.0.0:80: packets to it pass to the kernel");
+    check(
+        "nothing",
+        World::new(NAMED),
+        "1 web: 10.0.0.1@2 10.0.1.1@2 |\n- no listener is bound to 0.0.0.0:80: packets to it pass to the kernel",
+    );
     check(
         "bound to another address",
         World::new(&named("10.0.0.1", "")).with(wildcard()),
@@ -175,6 +222,11 @@ fn groups_that_look_the_same_to_the_programs_are_not_mixed() {
         "1 tcp/[::]:80: 10.0.0.1@2 10.0.1.1@2 2001:db8::1@2 fe80::1@2 | 0/0.1=1 1/1.1=2
          - 1 socket more at the same address in another group, which differs in IPV6_V6ONLY or in how the address is written, and is not balanced",
     );
+    let mut world = World::new("").with(group("tcp :: 80", [1])).with(group("tcp :: 80 v6only", [3]));
+    world.step();
+    world.member(1).foreign_program = true;
+    world.step();
+    assert_eq!(world.plan.services[0].backends[0].cookie, 3, "the one that may be steered:\n{}", world.show());
 }
 
 #[test]
@@ -261,9 +313,13 @@ fn limits_leave_out_the_last_and_say_so() {
 
 #[test]
 fn tables_have_sizes_that_can_be_filled() {
-    for (configured, workers, expected, noted) in
-        [("", 2, 8_171, 0), ("", 41, 65_537, 0), ("table_size = 1019", 2, 1_019, 0), ("table_size = 103", 2, 107, 1), ("table_size = 101", 2, 101, 1)]
-    {
+    for (configured, workers, expected, noted) in [
+        ("", 2, 8_171, 0),
+        ("", 41, 65_537, 0),
+        ("table_size = 1019", 2, 1_019, 0),
+        ("table_size = 103", 2, 107, 1),
+        ("table_size = 101", 2, 101, 1),
+    ] {
         let mut world = World::new(&named("0.0.0.0", configured)).with(group("tcp 0.0.0.0 80", 1..=workers));
         world.step();
         let service = &world.plan.services[0];

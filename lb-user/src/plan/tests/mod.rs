@@ -9,7 +9,10 @@ mod speed;
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::*;
-use crate::{config::Config, listeners::Listener};
+use crate::{
+    config::{self, Config},
+    listeners::Listener,
+};
 
 /// A machine: eth0 (2) with Weir, eth1 (3) and lo (1) without.
 struct World {
