@@ -33,7 +33,7 @@ fn each_event_changes_what_it_must() {
         ("nothing", "", |_| {}, ""),
         ("one joins", "", |world| world.members.extend(group("tcp 0.0.0.0 80", [9])), "states 1, fill 1, tables 1"),
         ("one leaves", "", |world| world.retain(&[1]), "tables 1, slots_left 1"),
-        ("drained", "", |world| drop(world.drains.insert(1)), "states 1, tables 1"),
+        ("drained", "", |world| world.drains.extend([1]), "states 1, tables 1"),
         ("unserved", "", |world| world.member(2).unserved = true, "states 1, tables 1"),
         ("other processes serve and hold it", "", |world| world.member(2).holders[0].pid = 7, ""),
         (
@@ -55,13 +55,13 @@ fn each_event_changes_what_it_must() {
         (
             "an address comes",
             "",
-            |world| drop(world.host.attached[0].addresses.insert("10.9.9.9".parse().expect("an address"))),
+            |world| world.host.attached[0].addresses.extend(["10.9.9.9".parse::<IpAddr>().expect("an address")]),
             "services 1",
         ),
         (
             "an address goes",
             "",
-            |world| drop(world.host.attached[0].addresses.remove(&"10.0.0.1".parse().expect("an address"))),
+            |world| world.host.attached[0].addresses.retain(|address| address.to_string() != "10.0.0.1"),
             "services_removed 1",
         ),
         ("a MAC changes", "", |world| world.host.attached[0].macs = [7, 7], "services 2"),

@@ -145,6 +145,12 @@ fn alone(place: &str, cookie: u64, command: &str) -> Vec<Member> {
 /// Plans once and compares with the lines of `expected`, whose indentation does not matter.
 fn check(name: &str, mut world: World, expected: &str) {
     world.step();
-    let expected: String = expected.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
-    assert_eq!(world.show(), expected, "{name}:\n{}", world.show());
+    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    assert_eq!(
+        lines(&world.show()),
+        lines(expected),
+        "{name}:
+{}",
+        world.show()
+    );
 }

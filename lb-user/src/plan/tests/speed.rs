@@ -19,7 +19,7 @@ fn a_hundred_services_are_planned_in_milliseconds() {
             .map(|pid| Holder { pid, fd: i32::try_from(member.listener.inode).expect("small"), command: "nginx".to_owned() })
             .collect();
     }
-    let mut measure = |what: &str, world: &mut World| {
+    let measure = |what: &str, world: &mut World| {
         let start = Instant::now();
         let changes = world.step();
         let took = start.elapsed();
@@ -32,7 +32,7 @@ fn a_hundred_services_are_planned_in_milliseconds() {
     world.members.retain(|member| member.listener.cookie % 16 != 5);
     assert_eq!(measure("one worker of each leaves", &mut world).tables.len(), 100);
     for service in 0..100 {
-        let weights = (0..16).map(|worker| u32::try_from((service + worker) % 7 + 1).expect("small")).collect();
+        let weights = (0..16).map(|worker| u32::from((service + worker) % 7 + 1)).collect();
         let (name, protocol, port) = (format!("s{service}"), Protocol::Tcp, 8_000 + service);
         let address = "0.0.0.0".parse().expect("an address");
         let (interface, table_size, takeover, quic) = (None, None, false, None);
