@@ -232,9 +232,14 @@ proptest! {
             for (slot, state) in &kernel.states {
                 prop_assert!(state.flags & !state_flags::CLOSED_TO_NEW == 0 && *slot < world.config.limits.backends);
             }
+            // Where all services together are at a limit, who waits for a place may only find out in the next plan that one is free.
             let settled = world.plan.clone();
-            world.step();
-            prop_assert_eq!(&world.plan, &settled, "to plan again changes nothing");
+            let again = world.step();
+            sound(&world, &mut tables);
+            kernel.carry_out(&again, &world.plan, &settled);
+            if settled.notes.is_empty() {
+                prop_assert_eq!(&world.plan, &settled, "to plan again changes nothing");
+            }
         }
     }
 }
