@@ -1,6 +1,7 @@
 //! Which groups are services.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
@@ -88,12 +89,14 @@ impl<'a> Groups<'a> {
     /// The group of a key, if there is one.
     ///
     /// Groups that differ only in IPV6_V6ONLY, or in an IPv4 address being written as an IPv6 one, are one to the programs in the
-    /// kernel: only one of them can be balanced, the one that is already or else the first.
-    fn of_key(&self, key: &Key, registry: &Registry) -> Option<usize> {
-        let is_known =
-            |group: &&usize| self.list[**group].members.iter().any(|member| registry.seats.contains_key(&member.listener.cookie));
-        let groups = self.by_key.get(key)?;
-        groups.iter().find(is_known).or(groups.first()).copied()
+    /// kernel: only one of them can be balanced. It is one that Weir may steer, and of those the one that it steers already.
+    fn of_key(&self, key: &Key, registry: &Registry, takeover: bool) -> Option<usize> {
+        let is_known = |group: &Group<'_>| group.members.iter().any(|member| registry.seats.contains_key(&member.listener.cookie));
+        let preference = |index: &usize| {
+            let group = &self.list[*index];
+            (takeover || !group.is_steered(), is_known(group), Reverse(*index))
+        };
+        self.by_key.get(key)?.iter().copied().max_by_key(preference)
     }
 }
 
@@ -140,7 +143,7 @@ fn named<'a>(inputs: &Inputs<'a>, groups: &Groups<'_>, registry: &Registry, serv
         Bound::Device(index) => inputs.host.device(*index),
         Bound::Missing(name) => Some(Device { index: 0, name: name.clone() }),
     };
-    let found = groups.of_key(&key, registry);
+    let found = groups.of_key(&key, registry, service.takeover);
     let mut notes = Vec::new();
     let steered = found.is_some_and(|group| groups.list[group].is_steered()) && !service.takeover;
     if steered {
@@ -153,7 +156,7 @@ fn named<'a>(inputs: &Inputs<'a>, groups: &Groups<'_>, registry: &Registry, serv
 }
 
 fn discovered<'a>(inputs: &Inputs<'a>, groups: &Groups<'_>, registry: &Registry, key: &Key) -> Option<Candidate<'a>> {
-    let index = groups.of_key(key, registry)?;
+    let index = groups.of_key(key, registry, false)?;
     let group = &groups.list[index];
     if group.is_steered() || !group.is_reachable(inputs) {
         return None;

@@ -1,6 +1,6 @@
 //! What XDP recognises each service by.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{
     Entry, Plan, Service,
@@ -13,22 +13,27 @@ use super::{
 use crate::listeners::group::GroupKey;
 
 /// Everything that takes packets or waits for them.
-fn binds(groups: &Groups<'_>, owners: &Owners, plan: &Plan) -> Binds {
+fn binds(inputs: &Inputs<'_>, groups: &Groups<'_>, owners: &Owners, plan: &Plan) -> Binds {
     let mut binds = Binds::default();
+    let mut places: HashMap<GroupKey, usize> = HashMap::new();
+    for (place, member) in inputs.members.iter().enumerate() {
+        places.entry(GroupKey::from(&member.listener)).or_insert(place);
+    }
     let mut seen = BTreeSet::new();
     for (index, group) in groups.list.iter().enumerate() {
-        binds.add(Bind { key: group.key, service: owners.by_group.get(&index).copied(), exists: true });
+        let service = owners.by_group.get(&index).copied();
+        binds.add(Bind { key: group.key, service, place: places.get(&group.key).copied(), reuseport: true });
         seen.insert(group.key);
     }
     for member in &groups.alone {
         let key = GroupKey::from(&member.listener);
         if seen.insert(key) {
-            binds.add(Bind { key, service: None, exists: true });
+            binds.add(Bind { key, service: None, place: places.get(&key).copied(), reuseport: false });
         }
     }
     for service in plan.services.iter().filter(|service| owners.waiting.contains(&service.index)) {
         if !is_device_missing(service) {
-            binds.add(Bind { key: group_key(service), service: Some(service.index), exists: false });
+            binds.add(Bind::waiting(group_key(service), Some(service.index)));
         }
     }
     binds
@@ -51,7 +56,7 @@ fn group_key(service: &Service) -> GroupKey {
 
 /// Gives every service its entries, and a note where packets do not come to it. The services are in the order of their indexes.
 pub(super) fn enter(inputs: &Inputs<'_>, groups: &Groups<'_>, owners: &Owners, plan: &mut Plan) {
-    let binds = binds(groups, owners, plan);
+    let binds = binds(inputs, groups, owners, plan);
     for on_port in binds.ports().filter(|on_port| on_port.iter().any(|bind| bind.service.is_some())) {
         for interface in &inputs.host.attached {
             for address in lookup::addresses(interface, on_port) {
@@ -82,12 +87,12 @@ pub(super) fn enter(inputs: &Inputs<'_>, groups: &Groups<'_>, owners: &Owners, p
 
 /// Who gets the packets that a service without listeners waits for.
 fn rivals(inputs: &Inputs<'_>, on_port: &[Bind], service: &Service) -> BTreeSet<GroupKey> {
-    let own = [Bind { key: group_key(service), service: None, exists: false }];
+    let own = [Bind::waiting(group_key(service), None)];
     let mut rivals = BTreeSet::new();
     for interface in &inputs.host.attached {
         for address in lookup::addresses(interface, &own) {
             if lookup::winner(&own, address, interface).is_some() {
-                rivals.extend(lookup::winner(on_port, address, interface).filter(|bind| bind.exists).map(|bind| bind.key));
+                rivals.extend(lookup::winner(on_port, address, interface).filter(|bind| bind.place.is_some()).map(|bind| bind.key));
             }
         }
     }

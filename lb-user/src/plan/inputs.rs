@@ -15,7 +15,8 @@ pub struct Inputs<'a> {
     pub config: &'a Config,
     /// The network namespace.
     pub host: &'a Host,
-    /// Every listener of the namespace, those that are no SO_REUSEPORT sockets included: they take packets away from wildcards.
+    /// Every listener of the namespace, those that are no SO_REUSEPORT sockets included: they take packets away from wildcards. In the
+    /// order in which sock_diag lists them, which is that of the kernel's lookup where several groups of a port match a packet.
     pub members: &'a [Member],
     /// The cookies of the sockets that the user drains.
     pub drains: &'a BTreeSet<u64>,

@@ -1,13 +1,18 @@
 //! Which listener gets a packet: the kernel's rule, computed ahead for every address, so that XDP needs one exact lookup.
 //!
-//! Sources: `compute_score` and `inet_lookup_listener` in `net/ipv4/inet_hashtables.c`, `compute_score` in
-//! `net/ipv6/inet6_hashtables.c`, and those of `net/ipv4/udp.c` and `net/ipv6/udp.c`. A socket bound to the exact address goes before
-//! every wildcard. Among the rest, TCP gives a point for a bound device and one for being an IPv4 socket; UDP gives four for the device
-//! and one for IPv4. What the score leaves open is decided by the order of the kernel's hash chain, in which IPv4 sockets stand before
-//! IPv6 ones with SO_REUSEPORT. SO_INCOMING_CPU is not looked at: it depends on the packet's CPU.
+//! Sources: `inet_lookup_listener`, `inet_lhash2_lookup` and `compute_score` in `net/ipv4/inet_hashtables.c`, their like in
+//! `net/ipv6/inet6_hashtables.c`, `net/ipv4/udp.c` and `net/ipv6/udp.c`; tried out on Linux 6.18.
+//!
+//! The kernel looks first among the sockets bound to the exact address, then among the wildcards. In each it goes along a hash chain
+//! and keeps the socket with the highest score: TCP gives a point for a bound device and one for being an IPv4 socket, UDP four for
+//! the device and one for IPv4. But the first SO_REUSEPORT socket that scores higher than what it has so far ends the search: its
+//! group gets the packet, even if a socket further on in the chain is bound to the device. In the chain IPv6 sockets with SO_REUSEPORT
+//! stand at the end, the first bound before the later; before them stand all others, the last bound first. sock_diag walks
+//! the same chains, so the order in which it lists the sockets of one family is the chain's.
+//!
+//! SO_INCOMING_CPU is not looked at: it depends on the packet's CPU.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -21,22 +26,36 @@ pub(super) struct Bind {
     pub key: GroupKey,
     /// The index of the service whose group this is.
     pub service: Option<u32>,
-    /// Whether sockets exist. A service that waits for its first listener has the packets that nobody else gets.
-    pub exists: bool,
+    /// The place of the first of its sockets in sock_diag's list; none if it has no sockets. A service that waits for its first
+    /// listener has the packets that nobody else gets.
+    pub place: Option<usize>,
+    /// Whether its sockets have SO_REUSEPORT.
+    pub reuseport: bool,
 }
 
-/// All binds of the namespace.
+/// All binds of the namespace, those of a port in the order of the kernel's chain.
 #[derive(Debug, Default)]
 pub(super) struct Binds {
     by_port: BTreeMap<(Protocol, u16), Vec<Bind>>,
 }
 
-/// How good a match is; the greatest gets the packet.
-type Rank = (bool, bool, u8, bool, Reverse<GroupKey>);
+impl Bind {
+    /// What waits for a listener at this place.
+    pub fn waiting(key: GroupKey, service: Option<u32>) -> Self {
+        Self { key, service, place: None, reuseport: true }
+    }
+
+    /// What sorts as the chain does. Those without sockets come last.
+    fn in_chain(&self) -> (bool, bool, Option<usize>) {
+        (self.place.is_none(), self.reuseport && self.key.address.is_ipv6(), self.place)
+    }
+}
 
 impl Binds {
     pub fn add(&mut self, bind: Bind) {
-        self.by_port.entry((bind.key.protocol, bind.key.port)).or_default().push(bind);
+        let on_port = self.by_port.entry((bind.key.protocol, bind.key.port)).or_default();
+        let at = on_port.partition_point(|other| other.in_chain() <= bind.in_chain());
+        on_port.insert(at, bind);
     }
 
     /// Everything that is bound to a port.
@@ -50,9 +69,27 @@ impl Binds {
     }
 }
 
-/// Who gets a packet to an address that came in by an interface, among what is bound to its port.
+/// Who gets a packet to an address that came in by an interface, among what is bound to its port (as [`Binds::on`] gives it).
 pub(super) fn winner<'a>(binds: &'a [Bind], address: IpAddr, interface: &Attached) -> Option<&'a Bind> {
-    binds.iter().filter_map(|bind| Some((rank(bind, address, interface)?, bind))).max_by_key(|(rank, _)| *rank).map(|(_, bind)| bind)
+    let among = |exact: bool, exists: bool| {
+        let matching = move |bind: &&Bind| bind.place.is_some() == exists && matches(&bind.key, address, interface) == Some(exact);
+        first_in_chain(binds.iter().filter(matching))
+    };
+    among(true, true).or_else(|| among(false, true)).or_else(|| among(true, false)).or_else(|| among(false, false))
+}
+
+/// One walk along a chain.
+fn first_in_chain<'a>(chain: impl Iterator<Item = &'a Bind>) -> Option<&'a Bind> {
+    let mut best: Option<&Bind> = None;
+    for bind in chain {
+        if best.is_none_or(|best| score(&bind.key) > score(&best.key)) {
+            best = Some(bind);
+            if bind.reuseport {
+                break;
+            }
+        }
+    }
+    best
 }
 
 /// The addresses that packets coming in by an interface can be for: its own list, and where all of 127.0.0.0/8 is local, those
@@ -78,20 +115,19 @@ fn is_loopback_v4(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(v4) if v4.is_loopback())
 }
 
-/// How well a packet's address and interface match, if they do.
-fn rank(bind: &Bind, address: IpAddr, interface: &Attached) -> Option<Rank> {
-    let key = &bind.key;
+/// Whether a packet's address and interface match, and if so, whether the address is the exact one.
+fn matches(key: &GroupKey, address: IpAddr, interface: &Attached) -> Option<bool> {
     let bound = key.address.to_canonical();
     let exact = bound == address;
     let wild = bound.is_unspecified() && (bound.is_ipv4() == address.is_ipv4() || bound.is_ipv6() && !key.v6only);
-    if !(exact || wild) || !leads_to(interface, key.device) {
-        return None;
-    }
-    let (on_device, is_ipv4) = (key.device != 0, key.address.is_ipv4());
+    ((exact || wild) && leads_to(interface, key.device)).then_some(exact)
+}
+
+/// The kernel's score, but for what all that match have in common.
+fn score(key: &GroupKey) -> u8 {
     let for_device = match key.protocol {
         Protocol::Tcp => 1,
         Protocol::Udp => 4,
     };
-    let score = u8::from(on_device) * for_device + u8::from(is_ipv4);
-    Some((bind.exists, exact, score, is_ipv4, Reverse(*key)))
+    u8::from(key.device != 0) * for_device + u8::from(key.address.is_ipv4())
 }

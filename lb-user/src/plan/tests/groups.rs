@@ -81,7 +81,19 @@ fn packets_belong_to_whom_the_kernel_gives_them() {
             "10.0.0.1@2 10.0.1.1@2",
             "",
         ),
-        ("device before none", group("tcp 0.0.0.0 80", [1]), group("tcp 0.0.0.0 80 %2", [2]), "", "10.0.0.1@2 10.0.1.1@2"),
+        ("the first in the kernel's chain", group("tcp 0.0.0.0 80", [1]), group("tcp 0.0.0.0 80 %2", [2]), "10.0.0.1@2 10.0.1.1@2", ""),
+        ("the same the other way round", group("tcp 0.0.0.0 80 %2", [1]), group("tcp 0.0.0.0 80", [2]), "10.0.0.1@2 10.0.1.1@2", ""),
+        (
+            "without SO_REUSEPORT the device counts",
+            alone("udp 0.0.0.0 80", 2, "solo"),
+            group("udp 0.0.0.0 80 %2", [1]),
+            "10.0.0.1@2 10.0.1.1@2",
+            "",
+        ),
+        ("and a group that scores less has no say", alone("udp 0.0.0.0 80 %2", 2, "solo"), group("udp 0.0.0.0 80", [1]), "", ""),
+        ("but one that comes first has", group("udp 0.0.0.0 80", [1]), alone("udp 0.0.0.0 80 %2", 2, "solo"), "10.0.0.1@2 10.0.1.1@2", ""),
+        ("UDP: a device is worth more than IPv4", alone("udp :: 80 %2", 2, "solo"), group("udp 0.0.0.0 80", [1]), "", ""),
+        ("TCP: it is worth as much", alone("tcp :: 80 %2", 2, "solo"), group("tcp 0.0.0.0 80", [1]), "", ""),
         ("exact before device", group("tcp 10.0.0.1 80", [1]), group("tcp 0.0.0.0 80 %2", [2]), "10.0.0.1@2", "10.0.1.1@2"),
         (
             "IPv4 before dual stack",
@@ -106,18 +118,11 @@ fn packets_belong_to_whom_the_kernel_gives_them() {
             "10.0.1.1@2",
         ),
         (
-            "TCP: IPv4 is worth a device",
-            group("tcp 0.0.0.0 80", [1]),
-            group("tcp :: 80 %2", [2]),
-            "10.0.0.1@2 10.0.1.1@2",
+            "groups: IPv4 stands before IPv6",
+            group("udp :: 80 %2", [1]),
+            group("udp 0.0.0.0 80", [2]),
             "2001:db8::1@2 fe80::1@2",
-        ),
-        (
-            "UDP: a device is worth more than IPv4",
-            group("udp 0.0.0.0 80", [1]),
-            group("udp :: 80 %2", [2]),
-            "",
-            "10.0.0.1@2 10.0.1.1@2 2001:db8::1@2 fe80::1@2",
+            "10.0.0.1@2 10.0.1.1@2",
         ),
         (
             "a device that packets do not come by takes none",
@@ -222,6 +227,11 @@ fn groups_that_look_the_same_to_the_programs_are_not_mixed() {
         "1 tcp/[::]:80: 10.0.0.1@2 10.0.1.1@2 2001:db8::1@2 fe80::1@2 | 0/0.1=1 1/1.1=2
          - 1 socket more at the same address in another group, which differs in IPV6_V6ONLY or in how the address is written, and is not balanced",
     );
+    let mut world = World::new("").with(group("tcp :: 80", [1])).with(group("tcp :: 80 v6only", [3]));
+    world.step();
+    world.member(1).foreign_program = true;
+    world.step();
+    assert_eq!(world.plan.services[0].backends[0].cookie, 3, "the one that may be steered:\n{}", world.show());
 }
 
 #[test]

@@ -9,7 +9,10 @@ mod speed;
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use super::*;
-use crate::{config::Config, listeners::Listener};
+use crate::{
+    config::{self, Config},
+    listeners::Listener,
+};
 
 /// A machine: eth0 (2) with Weir, eth1 (3) and lo (1) without.
 struct World {
@@ -142,6 +145,12 @@ fn alone(place: &str, cookie: u64, command: &str) -> Vec<Member> {
 /// Plans once and compares with the lines of `expected`, whose indentation does not matter.
 fn check(name: &str, mut world: World, expected: &str) {
     world.step();
-    let expected: String = expected.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
-    assert_eq!(world.show(), expected, "{name}:\n{}", world.show());
+    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    assert_eq!(
+        lines(&world.show()),
+        lines(expected),
+        "{name}:
+{}",
+        world.show()
+    );
 }
