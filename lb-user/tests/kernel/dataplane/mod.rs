@@ -6,6 +6,7 @@ pub mod harness;
 pub mod model;
 mod random;
 pub mod rows;
+mod seeds;
 pub mod world;
 
 use std::sync::{Arc, OnceLock};
@@ -42,7 +43,8 @@ pub fn tests() -> Vec<Trial> {
         ("random_frames_as_the_host_says", Box::new(random::frames)),
     ];
     let others = others.into_iter().map(|(name, test)| with_plane(name, test));
-    rows.chain(others).collect()
+    let seeds = trial("dataplane::the_seeds_of_the_fuzzer_are_rows", seeds::are_rows);
+    rows.chain(others).chain([seeds]).collect()
 }
 
 /// The loaded program, and the world its maps hold.
