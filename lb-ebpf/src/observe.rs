@@ -72,19 +72,21 @@ fn announce(sk: *mut c_void, kind: EventKind) {
     let _ = EVENTS.output(&Event { cookie, kind: kind as u32, pid }, 0);
 }
 
-/// Where the kernel keeps what `socket_facts` reads: offsets in bytes, found in the kernel's BTF by the daemon, since Rust's BPF has no CO-RE.
+// Where the kernel keeps what `socket_facts` reads: offsets in bytes, found in the kernel's BTF by the daemon, since Rust's BPF has no
+// CO-RE. What they hold in the object is odd on purpose: LLVM gives a constant of the programs (such as the key 0 of a map) the address
+// of a global that holds the same value, and the daemon's number would then change that constant as well.
 #[unsafe(no_mangle)]
-static OFFSET_SOCKET_SK: Global<u32> = Global::new(0);
+static OFFSET_SOCKET_SK: Global<u32> = Global::new(0x5eed_ba01);
 #[unsafe(no_mangle)]
-static OFFSET_SK_COOKIE: Global<u32> = Global::new(0);
+static OFFSET_SK_COOKIE: Global<u32> = Global::new(0x5eed_ba02);
 #[unsafe(no_mangle)]
-static OFFSET_SK_REUSEPORT: Global<u32> = Global::new(0);
+static OFFSET_SK_REUSEPORT: Global<u32> = Global::new(0x5eed_ba03);
 #[unsafe(no_mangle)]
-static OFFSET_REUSEPORT_PROGRAM: Global<u32> = Global::new(0);
+static OFFSET_REUSEPORT_PROGRAM: Global<u32> = Global::new(0x5eed_ba04);
 #[unsafe(no_mangle)]
-static OFFSET_PROGRAM_AUX: Global<u32> = Global::new(0);
+static OFFSET_PROGRAM_AUX: Global<u32> = Global::new(0x5eed_ba05);
 #[unsafe(no_mangle)]
-static OFFSET_AUX_ID: Global<u32> = Global::new(0);
+static OFFSET_AUX_ID: Global<u32> = Global::new(0x5eed_ba06);
 
 /// The context of an iterator over the files of tasks (`struct bpf_iter__task_file`, kernel/bpf/task_iter.c): every member has 8 bytes.
 #[repr(C)]
