@@ -16,10 +16,8 @@ pub struct FlowKey {
     pub source_port: u16,
     /// The service's port, in the machine's byte order.
     pub destination_port: u16,
-    /// The IP protocol number: 6 or 17.
-    pub protocol: u8,
-    /// Zero.
-    pub padding: [u8; 3],
+    /// The IP protocol number, 6 or 17: wider than it need be, so that there is no padding to clear.
+    pub protocol: u32,
 }
 
 impl FlowKey {
@@ -27,14 +25,28 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub const fn new(source: Address, source_port: u16, destination: Address, destination_port: u16, protocol: u8) -> Self {
-        Self { source, destination, source_port, destination_port, protocol, padding: [0; 3] }
+        Self { source, destination, source_port, destination_port, protocol: protocol as u32 }
+    }
+
+    /// The IP protocol number, as a header holds it.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "it was made from 8 bits")]
+    pub const fn protocol_number(&self) -> u8 {
+        self.protocol as u8
     }
 
     /// The same conversation, seen from the other end.
     #[inline(always)]
     #[must_use]
     pub const fn reversed(self) -> Self {
-        Self::new(self.destination, self.destination_port, self.source, self.source_port, self.protocol)
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+        }
     }
 
     /// The keyed hash of the flow: SipHash-1-3 (Aumasson and Bernstein, 2012) over little-endian words.

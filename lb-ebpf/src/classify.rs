@@ -18,10 +18,10 @@ use crate::{
 pub fn service(flow: &Flow) -> Result<ServiceRecord, Verdict> {
     let key = &flow.wire.key;
     let ports = PORTS.get(0).ok_or(Reason::MapMiss)?;
-    if !ports.has(key.protocol, key.destination_port) {
+    if !ports.has(key.protocol_number(), key.destination_port) {
         return Err(Reason::NotAPort.into());
     }
-    let key = ServiceKey::new(key.destination, key.destination_port, key.protocol, flow.interface);
+    let key = ServiceKey::new(key.destination, key.destination_port, key.protocol_number(), flow.interface);
     // SAFETY: a record's place may be given to another record while this one is read (the daemon removed a service at that moment);
     // the values are plain numbers, and the packet passes whatever they are.
     let service = *unsafe { SERVICES.get(&key) }.ok_or(Reason::NotAnAddress)?;

@@ -74,19 +74,19 @@ fn announce(sk: *mut c_void, kind: EventKind) {
 
 // Where the kernel keeps what `socket_facts` reads: offsets in bytes, found in the kernel's BTF by the daemon, since Rust's BPF has no
 // CO-RE. What they hold in the object is odd on purpose: LLVM gives a constant of the programs (such as the key 0 of a map) the address
-// of a global that holds the same value, and the daemon's number would then change that constant as well.
+// of a global that holds the same value, and the daemon's number would then change that constant as well. (Odd, and small: they are added to pointers.)
 #[unsafe(no_mangle)]
-static OFFSET_SOCKET_SK: Global<u32> = Global::new(0x5eed_ba01);
+static OFFSET_SOCKET_SK: Global<u32> = Global::new(0xbad1);
 #[unsafe(no_mangle)]
-static OFFSET_SK_COOKIE: Global<u32> = Global::new(0x5eed_ba02);
+static OFFSET_SK_COOKIE: Global<u32> = Global::new(0xbad2);
 #[unsafe(no_mangle)]
-static OFFSET_SK_REUSEPORT: Global<u32> = Global::new(0x5eed_ba03);
+static OFFSET_SK_REUSEPORT: Global<u32> = Global::new(0xbad3);
 #[unsafe(no_mangle)]
-static OFFSET_REUSEPORT_PROGRAM: Global<u32> = Global::new(0x5eed_ba04);
+static OFFSET_REUSEPORT_PROGRAM: Global<u32> = Global::new(0xbad4);
 #[unsafe(no_mangle)]
-static OFFSET_PROGRAM_AUX: Global<u32> = Global::new(0x5eed_ba05);
+static OFFSET_PROGRAM_AUX: Global<u32> = Global::new(0xbad5);
 #[unsafe(no_mangle)]
-static OFFSET_AUX_ID: Global<u32> = Global::new(0x5eed_ba06);
+static OFFSET_AUX_ID: Global<u32> = Global::new(0xbad6);
 
 /// The context of an iterator over the files of tasks (`struct bpf_iter__task_file`, kernel/bpf/task_iter.c): every member has 8 bytes.
 #[repr(C)]

@@ -12,7 +12,8 @@ use aya_ebpf::{
 use lb_common::{
     Address, FlowKey,
     abi::{Cause, GroupKey, GroupRecord, MAX_STEPS, SelectionMiss, UdpFlow, service_flags, state_flags},
-    wire::{ethernet, ipv4, ipv6, protocol, tcp::flags, udp},
+    packet::Window,
+    wire::{ethernet, ipv4, ipv6, protocol, tcp, udp},
 };
 
 use crate::{
@@ -34,7 +35,7 @@ pub fn select(ctx: &SkReuseportContext) -> u32 {
 fn choose(ctx: &SkReuseportContext) -> Result<(), SelectionMiss> {
     let group = group(ctx).ok_or(SelectionMiss::NoGroup)?;
     let (flow, cause) = flow(ctx).ok_or(SelectionMiss::Unreadable)?;
-    if flow.protocol == protocol::UDP {
+    if flow.protocol_number() == protocol::UDP {
         return choose_datagram(ctx, &group, &flow);
     }
     by_table(ctx, &group, &flow, cause).map(drop)
@@ -70,29 +71,16 @@ fn flow(ctx: &SkReuseportContext) -> Option<(FlowKey, Cause)> {
 #[inline(always)]
 fn flow_of_packet(ctx: &SkReuseportContext) -> Option<(FlowKey, Cause)> {
     let (source, destination) = addresses(ctx)?;
-    let mut transport = [0u8; 14];
-    let protocol = ctx.ip_protocol();
-    // SAFETY: the buffer is ours and as long as is said.
-    let short = unsafe {
-        bpf_skb_load_bytes(
-            ctx.as_ptr().cast_const(),
-            0,
-            transport.as_mut_ptr().cast(),
-            if protocol == u32::from(protocol::UDP) { 8 } else { 14 },
-        )
-    };
-    if short != 0 {
-        return None;
+    // SAFETY: the kernel keeps the bytes between `data` and `data_end` in place while the program runs.
+    let window = unsafe { Window::new(ctx.data(), ctx.data_end()) };
+    if ctx.ip_protocol() == u32::from(protocol::UDP) {
+        let header = window.header::<4>(0)?;
+        let flow = FlowKey::new(source, header.number16::<0>(), destination, header.number16::<2>(), protocol::UDP);
+        return Some((flow, Cause::Udp));
     }
-    let number = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
-    #[expect(clippy::cast_possible_truncation, reason = "a protocol number has 8 bits")]
-    let flow = FlowKey::new(source, number(0), destination, number(2), protocol as u8);
-    let cause = match flow.protocol {
-        protocol::UDP => Cause::Udp,
-        _ if transport[13] & flags::SYN != 0 => Cause::Syn,
-        _ => Cause::CookieAck,
-    };
-    Some((flow, cause))
+    let header = window.header::<{ tcp::LENGTH }>(0)?;
+    let flow = FlowKey::new(source, header.number16::<0>(), destination, header.number16::<2>(), protocol::TCP);
+    Some((flow, if header.byte::<13>() & tcp::flags::SYN != 0 { Cause::Syn } else { Cause::CookieAck }))
 }
 
 #[inline(always)]

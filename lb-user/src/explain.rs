@@ -92,7 +92,7 @@ pub fn explain(
 
 fn service_of<'a>(plan: &'a Plan, maps: &Maps, interfaces: &[u32], flow: &FlowKey) -> Result<Option<&'a Service>, Error> {
     for interface in interfaces {
-        let key = ServiceKey::new(flow.destination, flow.destination_port, flow.protocol, *interface);
+        let key = ServiceKey::new(flow.destination, flow.destination_port, flow.protocol_number(), *interface);
         if let Some(record) = maps.service(&key)? {
             return Ok(plan.services.iter().find(|service| service.index == record.service));
         }
