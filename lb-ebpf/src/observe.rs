@@ -13,6 +13,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
+use aya_log_ebpf::debug;
 use lb_common::abi::{BackendCounters, Event, EventKind, SocketFacts, SocketTag};
 
 use crate::maps::{BACKEND_COUNTERS, BACKENDS, EVENTS, SOCKET_TAGS};
@@ -31,8 +32,8 @@ mod state {
 pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
     let (sk, old, new): (*mut c_void, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     match (old, new) {
-        (_, state::LISTEN) => announce(sk, EventKind::ListenStart),
-        (state::LISTEN, state::CLOSE) => announce(sk, EventKind::ListenStop),
+        (_, state::LISTEN) => announce(&ctx, sk, EventKind::ListenStart),
+        (state::LISTEN, state::CLOSE) => announce(&ctx, sk, EventKind::ListenStop),
         (state::SYN_RECV, state::ESTABLISHED) => count(sk, |counters| counters.established += 1),
         // A connection that was never established was never counted.
         (state::SYN_RECV | state::SYN_SENT | state::CLOSE, _) => {}
@@ -63,11 +64,13 @@ fn count(sk: *mut c_void, add: impl FnOnce(&mut BackendCounters)) {
 }
 
 #[inline(always)]
-fn announce(sk: *mut c_void, kind: EventKind) {
+fn announce(ctx: &BtfTracePointContext, sk: *mut c_void, kind: EventKind) {
     // SAFETY: `sk` is the tracepoint's first argument, a socket that the kernel holds.
     let cookie = unsafe { bpf_get_socket_cookie(sk) };
     #[expect(clippy::cast_possible_truncation, reason = "the upper half is the process")]
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // Where the daemon does not log at debug level it loads the programs with this switched off, and the verifier takes it out.
+    debug!(ctx, "listener event {} of process {}", kind as u32, pid);
     // A full buffer loses the event: the daemon's full scan finds what happened.
     let _ = EVENTS.output(&Event { cookie, kind: kind as u32, pid }, 0);
 }

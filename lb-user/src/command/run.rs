@@ -83,6 +83,9 @@ async fn serve(
         tracing::warn!("{sentence}");
     }
     let events = dataplane.take_events();
+    if let Some(log) = dataplane.take_log() {
+        tokio::spawn(log.forward());
+    }
     let survey = Survey::new(helper).or_fail(Exit::Unexpected, "see the cause; sock_diag needs no rights")?;
     let instance = global.instance.clone();
     let start = Start { args: arguments.clone(), config, instance, state_file: state_file(global), network, dataplane, survey };

@@ -1,9 +1,11 @@
-//! The ring buffer of listener events, as something to wait for.
+//! The ring buffers, as something to wait for: listener events, and what the programs log.
 
 use std::io;
 
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use lb_common::abi::Event;
+use log::Log;
 use tokio::io::{Interest, unix::AsyncFd};
 use zerocopy::FromBytes as _;
 
@@ -29,6 +31,28 @@ impl Events {
                 }
                 continue;
             }
+            guard.clear_ready();
+        }
+    }
+}
+
+/// What the programs log, for tracing: under the target of the program's module, at debug level.
+pub struct KernelLog {
+    ring: AsyncFd<EbpfLogger<&'static dyn Log>>,
+}
+
+impl KernelLog {
+    pub(super) fn new(logger: EbpfLogger<&'static dyn Log>) -> io::Result<Self> {
+        // SAFETY: as for the events: the logger owns its map's descriptor.
+        let ring = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }?;
+        Ok(Self { ring })
+    }
+
+    /// Hands over what is there, whenever there is something.
+    pub async fn forward(mut self) -> io::Result<()> {
+        loop {
+            let mut guard = self.ring.readable_mut().await?;
+            guard.get_inner_mut().flush();
             guard.clear_ready();
         }
     }

@@ -7,10 +7,12 @@ use aya::{
     maps::{Map, MapData, RingBuf},
     programs::{Program, ProgramInfo},
 };
+use aya_log::EbpfLogger;
 use lb_common::abi::{ABI_VERSION, Settings};
+use log::Log;
 
 use super::{
-    Error, Events, OBJECT,
+    Error, Events, KernelLog, OBJECT,
     btf::{Btf as KernelTypes, BtfError},
     maps::{Maps, NAMES},
     pins::Pins,
@@ -65,8 +67,7 @@ pub struct Dataplane {
     /// Whether maps of another version are still to be removed.
     old_versions: Vec<u32>,
     events: Option<RingBuf<MapData>>,
-    /// Keeps the log map of the programs alive.
-    _ebpf: Ebpf,
+    log: Option<EbpfLogger<&'static dyn Log>>,
 }
 
 impl Dataplane {
@@ -84,13 +85,21 @@ impl Dataplane {
         let programs = load_programs(&mut ebpf, &pins, &mut lacking)?;
         let events = MapData::from_pin(pins.map("EVENTS")).and_then(Map::from_map_data).and_then(RingBuf::try_from);
         let events = events.map_err(Error::map("EVENTS"))?;
-        Ok(Self { pins, maps, programs, lacking, old_versions, events: Some(events), _ebpf: ebpf })
+        let log =
+            log_level().and_then(|_| EbpfLogger::init(&mut ebpf).map_err(|error| tracing::debug!("no log of the programs: {error}")).ok());
+        Ok(Self { pins, maps, programs, lacking, old_versions, events: Some(events), log })
     }
 
     /// The listener events; the first caller gets them, inside a tokio runtime.
     pub fn take_events(&mut self) -> Option<Events> {
         let ring = self.events.take()?;
         Events::new(ring).map_err(|error| tracing::warn!("listeners are noticed by scan alone: {error}")).ok()
+    }
+
+    /// What the programs log, if anybody wants to know; the first caller gets it, inside a tokio runtime.
+    pub fn take_log(&mut self) -> Option<KernelLog> {
+        let log = self.log.take()?;
+        KernelLog::new(log).map_err(|error| tracing::debug!("no log of the programs: {error}")).ok()
     }
 
     /// Attaches the XDP program to an interface, or replaces the one that its pinned link holds.
@@ -192,7 +201,14 @@ fn load_object(pins: &Pins, options: &Options, lacking: &mut Vec<String>) -> Res
     for (name, offset) in &offsets {
         loader.override_global(name, offset, true);
     }
+    let level = log_level().map_or(0, |level| level as u8);
+    loader.override_global(aya_log::LEVEL, &level, true);
     loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))
+}
+
+/// The level that the programs log at; none where tracing would drop it: the verifier then takes the logging out of the programs.
+fn log_level() -> Option<aya_log::Level> {
+    log::log_enabled!(target: "weir_ebpf", log::Level::Debug).then_some(aya_log::Level::Debug)
 }
 
 /// The values of the object's `OFFSET_*`.

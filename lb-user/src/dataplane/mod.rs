@@ -16,7 +16,7 @@ mod sys;
 
 pub use counters::{BackendTotals, ServiceTotals};
 pub use error::Error;
-pub use events::Events;
+pub use events::{Events, KernelLog};
 pub use load::{Attached, Dataplane, Options, Programs, boot_time};
 pub use maps::Maps;
 pub use pins::{Pins, SOCKETS};
