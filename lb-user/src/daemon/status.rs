@@ -160,7 +160,6 @@ pub fn failure(error: Error) -> Failure {
             ),
         ),
         Error::NotNative { .. } => (Exit::Interface, "use `--mode auto` or `--mode generic`: slower, for any device".to_owned()),
-        Error::Btf(_) => (Exit::Kernel, "use a kernel built with CONFIG_DEBUG_INFO_BTF, as all distributions' are".to_owned()),
         Error::Load(_) | Error::Program { .. } => (Exit::Kernel, "`weir doctor` says what this kernel lacks".to_owned()),
         Error::Pins { .. } | Error::Map { .. } | Error::Call { .. } => match permission(&error) {
             true => return fail(Exit::Permission, format!("{:#}", anyhow::Error::from(error)), "run as root"),

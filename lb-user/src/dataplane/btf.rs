@@ -1,232 +1,226 @@
-//! Where the kernel keeps its fields: offsets from the kernel's own type information.
+//! What the kernel's type information (BTF) says: ids of types by name, and where in a structure a member lies.
 //!
-//! aya reads BTF to load programs but shows no members of structures, so this walks the bytes itself: a header, then types one after
-//! the other, each of a length that its kind tells (Documentation/bpf/btf.rst in the kernel's source). Nothing is kept of it.
+//! aya reads BTF to load programs but shows no members of structures.
+//!
+//! The kernel's BTF has about 150,000 types. A full parser makes a structure of each; this one walks the bytes once, for the few names
+//! that are asked, and keeps nothing but the bytes. Layout: Documentation/bpf/btf.rst, in the byte order of the machine.
 
 use std::{fs, io, path::Path};
 
-use thiserror::Error;
-
-/// The kernel's type information.
+/// Where the running kernel shows its types.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
-const HEADER: usize = 24;
-const KIND_INT: u32 = 1;
-const KIND_ARRAY: u32 = 3;
-const KIND_STRUCT: u32 = 4;
-const KIND_UNION: u32 = 5;
-const KIND_ENUM: u32 = 6;
-const KIND_FUNC_PROTO: u32 = 13;
-const KIND_VAR: u32 = 14;
-const KIND_DATASEC: u32 = 15;
-const KIND_DECL_TAG: u32 = 17;
-const KIND_ENUM64: u32 = 19;
+/// Magic, version, flags, and the length of the header itself.
+const FIRST_BYTES: usize = 8;
 
-/// Why an offset could not be found.
-#[derive(Debug, Error)]
-pub enum BtfError {
-    /// The file cannot be read.
-    #[error("cannot read {VMLINUX}")]
-    Read(#[from] io::Error),
-    /// It is not what the format says.
-    #[error("{VMLINUX} is not in the format that is known")]
-    Malformed,
-    /// The kernel has no such structure or no such member.
-    #[error("the kernel has no `{member}` in `struct {structure}`")]
-    NoMember {
-        /// The structure.
-        structure: &'static str,
-        /// The member.
-        member: &'static str,
-    },
+/// The kinds of type that are asked for (`BTF_KIND_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// A structure.
+    Structure = 4,
+    /// A typedef.
+    Typedef = 8,
+    /// A function.
+    Function = 12,
 }
 
-/// A kernel's type information, as read.
-pub struct Btf {
+/// Type information.
+#[derive(Debug, Clone)]
+pub struct Types {
     bytes: Vec<u8>,
-    types: usize,
-    types_end: usize,
+    /// Where the types start and end in `bytes`.
+    table: (usize, usize),
+    /// Where the strings start.
     strings: usize,
 }
 
-struct Type<'a> {
-    name: &'a [u8],
+/// A type on the way.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    id: u32,
+    name_at: u32,
     kind: u32,
-    count: u32,
-    /// Whether members carry a bit field's size in the upper byte of their offset.
-    has_bitfields: bool,
-    /// Where what follows the type's 12 bytes starts.
-    body: usize,
+    members: u32,
+    has_bit_fields: bool,
+    /// Where it starts in the bytes.
+    at: usize,
 }
 
-impl Btf {
-    /// Reads the running kernel's.
-    pub fn of_kernel() -> Result<Self, BtfError> {
-        Self::parse(fs::read(Path::new(VMLINUX))?)
+impl Types {
+    /// The running kernel's types; `NotFound` if it shows none.
+    pub fn of_kernel() -> io::Result<Self> {
+        Self::read(Path::new(VMLINUX))
     }
 
-    fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
-        let mut btf = Self { bytes, types: 0, types_end: 0, strings: 0 };
-        let word = |at| btf.word(at).map(|word| word as usize);
-        if btf.bytes.get(..2) != Some(&MAGIC.to_ne_bytes()) {
-            return Err(BtfError::Malformed);
-        }
-        let header = word(4)?;
-        let (types, length, strings) = (word(8)?, word(12)?, word(16)?);
-        if header < HEADER {
-            return Err(BtfError::Malformed);
-        }
-        (btf.types, btf.types_end, btf.strings) = (header + types, header + types + length, header + strings);
-        Ok(btf)
+    /// The types in a file.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        Self::new(fs::read(path)?).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not type information (BTF)"))
     }
 
-    /// The offset in bytes of a member of a structure, looked for in its unnamed parts as well.
-    pub fn offset(&self, structure: &'static str, member: &'static str) -> Result<u32, BtfError> {
-        let missing = || BtfError::NoMember { structure, member };
-        for found in self.iter() {
-            let found = found?;
-            // A forward declaration has the name but no members.
-            if found.kind == KIND_STRUCT && found.count > 0 && found.name == structure.as_bytes() {
-                return self.member(&found, member.as_bytes())?.ok_or_else(missing);
+    fn new(bytes: Vec<u8>) -> Option<Self> {
+        let magic = u16::from_ne_bytes(*bytes.first_chunk()?);
+        let [header, types_at, types_length, strings_at] = [4, 8, 12, 16].map(|at| word(&bytes, at));
+        let start = header? as usize;
+        let types = start.checked_add(types_at? as usize)?;
+        let end = types.checked_add(types_length? as usize)?;
+        let strings = start.checked_add(strings_at? as usize)?;
+        let fits = magic == MAGIC && start >= FIRST_BYTES && end <= bytes.len() && strings <= bytes.len();
+        fits.then_some(Self { bytes, table: (types, end), strings })
+    }
+
+    /// The id of the type of that name and kind.
+    #[must_use]
+    pub fn id(&self, name: &str, kind: Kind) -> Option<u32> {
+        let found = self.walk().find(|found| found.kind == kind as u32 && self.is_named(found.name_at, name));
+        found.map(|found| found.id)
+    }
+
+    /// The offset in bytes of a member of a structure; members of its unnamed parts count as its own.
+    #[must_use]
+    pub fn offset(&self, structure: &str, member: &str) -> Option<u32> {
+        // A forward declaration has the name, but no members.
+        let is_it = |found: &Found| found.kind == Kind::Structure as u32 && found.members > 0 && self.is_named(found.name_at, structure);
+        self.member(&self.walk().find(is_it)?, member)
+    }
+
+    fn member(&self, structure: &Found, name: &str) -> Option<u32> {
+        for index in 0..structure.members as usize {
+            let at = structure.at + 12 + index * 12;
+            let (name_at, id, position) = (word(&self.bytes, at)?, word(&self.bytes, at + 4)?, word(&self.bytes, at + 8)?);
+            // Where there are bit fields, the upper byte holds their width.
+            let bits = if structure.has_bit_fields { position & 0x00ff_ffff } else { position };
+            if self.is_named(name_at, name) {
+                return Some(bits / 8);
             }
-        }
-        Err(missing())
-    }
-
-    fn member(&self, structure: &Type<'_>, name: &[u8]) -> Result<Option<u32>, BtfError> {
-        for index in 0..structure.count as usize {
-            let at = structure.body + index * 12;
-            let (member, id, offset) = (self.string(self.word(at)?)?, self.word(at + 4)?, self.word(at + 8)?);
-            let bits = if structure.has_bitfields { offset & 0x00ff_ffff } else { offset };
-            if member == name {
-                return Ok(Some(bits / 8));
-            }
-            if member.is_empty()
-                && let Some(inner) = self.iter().nth((id as usize).saturating_sub(1)).transpose()?
-                && matches!(inner.kind, KIND_STRUCT | KIND_UNION)
-                && let Some(offset) = self.member(&inner, name)?
+            let unnamed = self.is_named(name_at, "").then(|| self.walk().find(|found| found.id == id)).flatten();
+            if let Some(part) = unnamed.filter(|part| matches!(part.kind, 4 | 5))
+                && let Some(offset) = self.member(&part, name)
             {
-                return Ok(Some(bits / 8 + offset));
+                return Some(bits / 8 + offset);
             }
         }
-        Ok(None)
+        None
     }
 
-    /// The types in the order of their numbers, which begin at 1.
-    fn iter(&self) -> impl Iterator<Item = Result<Type<'_>, BtfError>> {
-        let mut at = self.types;
+    /// The types in the order of their ids, up to the first that makes no sense.
+    fn walk(&self) -> impl Iterator<Item = Found> + '_ {
+        let (mut at, end) = self.table;
+        // Id 0 is void, which is not listed.
+        let mut id = 0;
         std::iter::from_fn(move || {
-            if at >= self.types_end {
+            if at >= end {
                 return None;
             }
-            let next = self.type_at(at);
-            at = match &next {
-                Ok((_, next)) => *next,
-                Err(_) => self.types_end,
-            };
-            Some(next.map(|(found, _)| found))
+            let (name_at, information) = (word(&self.bytes, at)?, word(&self.bytes, at + 4)?);
+            let (kind, members) = (information >> 24 & 0x1f, information & 0xffff);
+            id += 1;
+            let found = Found { id, name_at, kind, members, has_bit_fields: information >> 31 != 0, at };
+            at += 12 + extra_bytes(kind, members)?;
+            Some(found)
         })
     }
 
-    fn type_at(&self, at: usize) -> Result<(Type<'_>, usize), BtfError> {
-        let (name, info) = (self.string(self.word(at)?)?, self.word(at + 4)?);
-        let (kind, count) = ((info >> 24) & 0x1f, info & 0xffff);
-        let body = at + 12;
-        let length = match kind {
-            KIND_INT | KIND_VAR | KIND_DECL_TAG => 4,
-            KIND_ARRAY => 12,
-            KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => 12 * count as usize,
-            KIND_ENUM | KIND_FUNC_PROTO => 8 * count as usize,
-            _ => 0,
-        };
-        Ok((Type { name, kind, count, has_bitfields: info >> 31 != 0, body }, body + length))
+    fn is_named(&self, name_at: u32, name: &str) -> bool {
+        let stored = self.bytes.get(self.strings + name_at as usize..).unwrap_or_default();
+        stored.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     }
+}
 
-    fn word(&self, at: usize) -> Result<u32, BtfError> {
-        let bytes = self.bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(BtfError::Malformed)?;
-        Ok(u32::from_ne_bytes(*bytes))
-    }
+/// What follows the twelve bytes that every type has. None for a kind that is not known: the walk cannot go on.
+fn extra_bytes(kind: u32, members: u32) -> Option<usize> {
+    let members = members as usize;
+    Some(match kind {
+        // Pointer, forward, typedef, volatile, const, restrict, function, float, type tag.
+        2 | 7..=12 | 16 | 18 => 0,
+        // Integer, variable, declaration tag.
+        1 | 14 | 17 => 4,
+        // Array.
+        3 => 12,
+        // Enumeration, function prototype.
+        6 | 13 => members * 8,
+        // Structure, union, section, 64-bit enumeration.
+        4 | 5 | 15 | 19 => members * 12,
+        _ => return None,
+    })
+}
 
-    fn string(&self, offset: u32) -> Result<&[u8], BtfError> {
-        let rest = self.bytes.get(self.strings + offset as usize..).ok_or(BtfError::Malformed)?;
-        rest.split(|byte| *byte == 0).next().ok_or(BtfError::Malformed)
-    }
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `struct pair { int a; struct { char b; char c; }; }` as a compiler would describe it.
-    fn pair() -> Vec<u8> {
-        let strings = b"\0int\0char\0pair\0a\0b\0c\0";
-        let (int, char, pair, a, b, c) = (1, 5, 10, 15, 17, 19);
-        let of = |kind: u32, count: u32| kind << 24 | count;
-        let types: &[u32] = &[
-            int,
-            of(KIND_INT, 0),
-            4,
-            32, // 1
-            char,
-            of(KIND_INT, 0),
-            1,
-            8, // 2
-            0,
-            of(KIND_STRUCT, 2),
-            2,
-            b,
-            2,
-            0,
-            c,
-            2,
-            8, // 3
-            pair,
-            of(KIND_STRUCT, 2),
-            8,
-            a,
-            1,
-            0,
-            0,
-            3,
-            32, // 4
-        ];
-        let length = u32::try_from(types.len() * 4).unwrap();
-        let mut bytes = MAGIC.to_ne_bytes().to_vec();
-        bytes.extend_from_slice(&[1, 0]);
-        let strings_length = u32::try_from(strings.len()).unwrap();
-        for word in [24, 0, length, length, strings_length].iter().chain(types) {
-            bytes.extend_from_slice(&word.to_ne_bytes());
-        }
-        bytes.extend_from_slice(strings);
-        bytes
+    /// An integer, a structure of two members, a function prototype without parameters, a function, a typedef.
+    fn sample() -> Vec<u8> {
+        let strings = b"\0int\0pair\0work\0word\0";
+        let kind = |kind: u32, members: u32| kind << 24 | members;
+        let mut types = vec![1, kind(1, 0), 4, 0x20];
+        types.extend([5, kind(4, 2), 8, 0, 1, 0, 0, 1, 32]);
+        types.extend([0, kind(13, 0), 1]);
+        types.extend([10, kind(12, 0), 3]);
+        types.extend([15, kind(8, 0), 1]);
+        let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut bytes = [&MAGIC.to_ne_bytes()[..], &[1, 0]].concat();
+        let lengths = [24, 0, types.len(), types.len(), strings.len()];
+        bytes.extend(lengths.into_iter().flat_map(|length| u32::try_from(length).unwrap().to_ne_bytes()));
+        [bytes, types, strings.to_vec()].concat()
+    }
+
+    #[test]
+    fn a_type_is_found_by_its_name_and_kind() {
+        let types = Types::new(sample()).unwrap();
+        assert_eq!(types.id("work", Kind::Function), Some(4));
+        assert_eq!(types.id("word", Kind::Typedef), Some(5));
+        assert_eq!(types.id("word", Kind::Function), None, "another kind");
+        assert_eq!(types.id("wor", Kind::Function), None, "a part of a name");
+        assert_eq!(types.id("pair", Kind::Typedef), None);
+    }
+
+    /// `struct pair { int a; struct { char b; char c; }; }`, the inner part before it.
+    fn nested() -> Vec<u8> {
+        let strings = b"\0char\0pair\0a\0b\0c\0";
+        let kind = |kind: u32, members: u32| kind << 24 | members;
+        let mut types = vec![1, kind(1, 0), 1, 8];
+        types.extend([0, kind(4, 2), 2, 13, 1, 0, 15, 1, 8]);
+        types.extend([6, kind(4, 2), 8, 11, 1, 0, 0, 2, 32]);
+        let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut bytes = [&MAGIC.to_ne_bytes()[..], &[1, 0]].concat();
+        let lengths = [24, 0, types.len(), types.len(), strings.len()];
+        bytes.extend(lengths.into_iter().flat_map(|length| u32::try_from(length).unwrap().to_ne_bytes()));
+        [bytes, types, strings.to_vec()].concat()
     }
 
     #[test]
     fn members_are_found_in_unnamed_parts_too() {
-        let btf = Btf::parse(pair()).unwrap();
-        assert_eq!(btf.offset("pair", "a").unwrap(), 0);
-        assert_eq!(btf.offset("pair", "b").unwrap(), 4);
-        assert_eq!(btf.offset("pair", "c").unwrap(), 5);
-        assert!(matches!(btf.offset("pair", "d"), Err(BtfError::NoMember { .. })));
-        assert!(matches!(btf.offset("int", "a"), Err(BtfError::NoMember { .. })));
+        let types = Types::new(nested()).unwrap();
+        assert_eq!(["a", "b", "c", "d"].map(|member| types.offset("pair", member)), [Some(0), Some(4), Some(5), None]);
+        assert_eq!(types.offset("char", "a"), None);
     }
 
     #[test]
-    fn cut_short_anywhere_it_is_an_error_and_no_panic() {
-        let bytes = pair();
-        for length in 0..bytes.len() {
-            if let Ok(btf) = Btf::parse(bytes[..length].to_vec()) {
-                let _ = btf.offset("pair", "c");
-            }
-        }
-    }
-
-    #[test]
-    fn the_running_kernel_has_a_first_member_at_zero() {
+    fn the_running_kernel_s_sockets_have_a_cookie() {
         // Without BTF there is nothing to ask; `weir doctor` says what that means.
-        let Ok(btf) = Btf::of_kernel() else { return };
-        assert_eq!(btf.offset("sock", "__sk_common").unwrap(), 0);
-        assert!(btf.offset("sock_common", "skc_cookie").unwrap() > 0);
+        let Ok(types) = Types::of_kernel() else { return };
+        assert_eq!(types.offset("sock", "__sk_common"), Some(0));
+        assert!(types.offset("sock_common", "skc_cookie").is_some_and(|offset| offset > 0));
+    }
+
+    #[test]
+    fn bytes_that_are_cut_off_or_foreign_give_nothing() {
+        let whole = sample();
+        for length in 0..whole.len() {
+            let found = Types::new(whole[..length].to_vec()).and_then(|types| types.id("word", Kind::Typedef));
+            assert_eq!(found, None, "{length} bytes");
+        }
+        let mut foreign = whole.clone();
+        foreign[0] ^= 1;
+        assert!(Types::new(foreign).is_none());
+        let mut unknown_kind = whole;
+        unknown_kind[24 + 7] = 0x1f;
+        assert_eq!(Types::new(unknown_kind).and_then(|types| types.id("word", Kind::Typedef)), None);
     }
 }

@@ -4,8 +4,6 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error as ThisError;
 
-use super::btf::BtfError;
-
 /// Why the data plane could not do what it was asked.
 #[derive(Debug, ThisError)]
 pub enum Error {
@@ -69,9 +67,6 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel's own type information is missing or lacks something.
-    #[error(transparent)]
-    Btf(#[from] BtfError),
 }
 
 impl Error {

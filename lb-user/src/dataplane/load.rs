@@ -13,7 +13,7 @@ use log::Log;
 
 use super::{
     Error, Events, KernelLog, OBJECT,
-    btf::{Btf as KernelTypes, BtfError},
+    btf::Types,
     maps::{Maps, NAMES},
     pins::Pins,
     sys::{self, XdpMode},
@@ -182,7 +182,7 @@ impl Dataplane {
 
 /// Parses the object and makes its maps, or opens those that are pinned.
 fn load_object(pins: &Pins, options: &Options, lacking: &mut Vec<String>) -> Result<Ebpf, Error> {
-    let offsets = match KernelTypes::of_kernel().and_then(|types| offsets(&types)) {
+    let offsets = match offsets() {
         Ok(offsets) => offsets,
         Err(error) => {
             lacking.push(format!("{error}: a group that another program steers is not noticed"));
@@ -212,7 +212,8 @@ fn log_level() -> Option<aya_log::Level> {
 }
 
 /// The values of the object's `OFFSET_*`.
-fn offsets(types: &KernelTypes) -> Result<Vec<(&'static str, u32)>, BtfError> {
+fn offsets() -> Result<Vec<(&'static str, u32)>, String> {
+    let types = Types::of_kernel().map_err(|error| format!("cannot read the kernel's type information ({error})"))?;
     [
         ("OFFSET_SOCKET_SK", "socket", "sk"),
         ("OFFSET_SK_COOKIE", "sock_common", "skc_cookie"),
@@ -222,7 +223,10 @@ fn offsets(types: &KernelTypes) -> Result<Vec<(&'static str, u32)>, BtfError> {
         ("OFFSET_AUX_ID", "bpf_prog_aux", "id"),
     ]
     .into_iter()
-    .map(|(global, structure, member)| Ok((global, types.offset(structure, member)?)))
+    .map(|(global, structure, member)| {
+        let offset = types.offset(structure, member);
+        Ok((global, offset.ok_or_else(|| format!("the kernel has no `{member}` in `struct {structure}`"))?))
+    })
     .collect()
 }
 

@@ -1,7 +1,6 @@
 //! What this kernel's BPF side can do, found out by trying: tiny programs are loaded and maps made, and all are gone at once. Nothing is
 //! attached.
 
-mod btf;
 mod syscall;
 
 use std::{fs, io, path::Path, time::SystemTime};
@@ -12,7 +11,7 @@ use aya::{
     sys::{BpfHelper, SyscallError, is_helper_supported, is_map_supported},
 };
 
-pub use btf::{Kind, Types};
+pub use super::btf::{Kind, Types};
 use syscall::{AttachType, Load};
 
 /// Something that Weir uses, or will.
