@@ -1,13 +1,13 @@
 //! Carrying out a plan: from what has changed to system calls, in the order that `plan::Changes` lays down.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, path::Path};
 
 use super::{Daemon, status};
 use crate::{
     config::Mode,
-    dataplane::{Attached, Error, XdpMode},
+    dataplane::{Attached, Error, Occupant, XdpMode, probe},
     exit::{Exit, Failure, fail},
-    network::AttachedMode,
+    network::{AttachedMode, Network},
     observe::{reader, snapshot::Interface},
     plan::{self, Changes, Device, GroupSockets, Host, Plan, SlotFill},
 };
@@ -179,11 +179,43 @@ impl Daemon {
             .collect()
     }
 
-    /// Attaches the XDP program to the interfaces, and takes it off others.
+    /// The interfaces that were attached, as they are now: one that is gone stays in the list, and is taken up again when it comes back.
+    pub(super) fn interfaces_left(&self) -> Vec<Interface> {
+        let now = |interface: &Interface| {
+            let found = self.network.interface_by_name(&interface.name);
+            let Some(index) = found.map(|found| found.index) else {
+                if !interface.is_gone() {
+                    tracing::warn!("{} is gone: nothing is balanced there until it comes back", interface.name);
+                }
+                return Interface { mode: Interface::GONE.to_owned(), ..interface.clone() };
+            };
+            if index == interface.index && !interface.is_gone() {
+                return interface.clone();
+            }
+            Interface { index, mode: String::new(), ..interface.clone() }
+        };
+        self.attached.iter().map(now).collect()
+    }
+
+    /// Attaches the XDP program to the interfaces, and takes it off others. If it cannot be attached to one of them, those that had it
+    /// before have it, and no others.
     pub(super) fn attach(&mut self) -> Result<(), Failure> {
-        for interface in &mut self.attached {
+        let before = self.dataplane.pins.linked_interfaces();
+        let attached = self.attach_each();
+        if attached.is_err() {
+            for interface in self.dataplane.pins.linked_interfaces().into_iter().filter(|linked| !before.contains(linked)) {
+                // The first error is the one to tell.
+                let _ = self.dataplane.detach(interface);
+            }
+        }
+        attached
+    }
+
+    fn attach_each(&mut self) -> Result<(), Failure> {
+        for interface in self.attached.iter_mut().filter(|interface| !interface.is_gone()) {
             let mode = self.config.daemon.mode;
-            let attached = self.dataplane.attach(interface.index, &interface.name, mode).map_err(status::failure)?;
+            let attached = self.dataplane.attach(interface.index, &interface.name, mode);
+            let attached = attached.map_err(|error| status::failure(named(error, &self.network, self.dataplane.pins.root())))?;
             let found = self.network.interface(interface.index).and_then(|one| one.xdp).map(|xdp| xdp.mode);
             let mode_now = match (attached, found) {
                 (Attached::New(XdpMode::Native), _) | (Attached::Adopted, Some(AttachedMode::Native)) => "native",
@@ -200,13 +232,15 @@ impl Daemon {
                 tracing::warn!("{}: its driver does not run XDP; generic mode costs more for each packet", interface.name);
             }
         }
-        let indexes: Vec<u32> = self.attached.iter().map(|interface| interface.index).collect();
+        let present = self.attached.iter().filter(|interface| !interface.is_gone());
+        let indexes: Vec<u32> = present.map(|interface| interface.index).collect();
         self.dataplane.detach_others(&indexes).map_err(status::failure)
     }
 
     /// The network namespace as the plan wants it.
     pub(super) fn host(&self) -> Host {
-        let attached = self.attached.iter().map(|interface| plan::Attached {
+        let present = self.attached.iter().filter(|interface| !interface.is_gone());
+        let attached = present.map(|interface| plan::Attached {
             index: interface.index,
             loopback: self.network.interface(interface.index).is_some_and(|one| one.loopback),
             macs: self.network.macs_on(interface.index),
@@ -234,6 +268,19 @@ impl Daemon {
             Err(error) => status::refused(&status::failure(error)),
         }
     }
+}
+
+/// An error about an interface that is taken, with what is known of the program that has it.
+fn named(error: Error, network: &Network, pin_root: &Path) -> Error {
+    let Error::Occupied { interface, .. } = error else { return error };
+    let found = network.interface_by_name(&interface).and_then(|found| found.xdp);
+    let occupant = found.map(|found| Occupant {
+        id: found.program_id,
+        name: probe::program(found.program_id).map(|program| program.name).unwrap_or_default(),
+        mode: found.mode,
+        instance: probe::instance_of(found.program_id, pin_root),
+    });
+    Error::Occupied { interface, occupant }
 }
 
 /// The failure for an interface that is not there.

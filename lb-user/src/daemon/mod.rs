@@ -162,17 +162,25 @@ impl Daemon {
             look_cost: Duration::ZERO,
             retry: None,
         };
+        let begun = daemon.begin();
+        if begun.is_err() && daemon.dataplane.is_new {
+            // Nothing was there before, and nothing stays. A data plane that was adopted goes on as it did.
+            let _ = daemon.stop();
+        }
+        begun.map(|()| daemon)
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
         // The tracepoint comes first: a listener that begins during the scan is announced.
-        match daemon.dataplane.attach_tracepoint() {
-            Ok(()) => daemon.events = daemon.dataplane.has_events(),
+        match self.dataplane.attach_tracepoint() {
+            Ok(()) => self.events = self.dataplane.has_events(),
             Err(error) => tracing::warn!("{:#}; listeners are noticed by scan alone", anyhow::Error::from(error)),
         }
-        daemon.attached = daemon.interfaces()?;
-        daemon.scan();
-        daemon.prune().map_err(failure)?;
-        daemon.attach()?;
-        daemon.dataplane.settle().map_err(failure)?;
-        Ok(daemon)
+        self.attached = self.interfaces()?;
+        self.scan();
+        self.prune().map_err(failure)?;
+        self.attach()?;
+        self.dataplane.settle().map_err(failure)
     }
 
     /// Runs until it is told to end.
@@ -290,15 +298,12 @@ impl Daemon {
 
     fn network_changed(&mut self, network: Network) {
         self.network = network;
-        match self.interfaces() {
-            Ok(attached) if attached != self.attached => {
-                self.attached = attached;
-                if let Err(failure) = self.attach() {
-                    tracing::warn!("{:#}", failure.error);
-                }
+        let attached = self.interfaces_left();
+        if attached != self.attached {
+            self.attached = attached;
+            if let Err(failure) = self.attach() {
+                tracing::warn!("{}", failure.render());
             }
-            // An interface that is gone comes back with a network event.
-            Ok(_) | Err(_) => {}
         }
         self.replan();
     }

@@ -16,7 +16,7 @@ use crate::{
         reader::{Facts, snapshot},
         snapshot::{self as picture, MapFill, Program, Snapshot},
     },
-    plan::{Plan, Registry, State},
+    plan::{Note, Plan, Registry, State},
 };
 
 impl Daemon {
@@ -45,7 +45,22 @@ impl Daemon {
             queues: self.survey.queues(),
             shares: self.shares.clone(),
         };
-        snapshot(&self.plan, &self.dataplane.maps, facts)
+        let mut snapshot = snapshot(&self.plan, &self.dataplane.maps, facts)?;
+        snapshot.notes.extend(self.notes());
+        Ok(snapshot)
+    }
+
+    /// What is to be said beyond the plan: of the kernel and of the interfaces.
+    fn notes(&self) -> Vec<Note> {
+        let gone = self.attached.iter().filter(|interface| interface.is_gone()).map(|interface| Note {
+            text: format!("interface {} no longer exists: what comes by it is not balanced", interface.name),
+            remedy: "weir attaches again as soon as an interface of that name appears; or name another one and reload".to_owned(),
+        });
+        let lacking = self.dataplane.lacking.iter().map(|sentence| Note {
+            text: sentence.clone(),
+            remedy: "the rest works; `weir doctor` says what this kernel lacks".to_owned(),
+        });
+        gone.chain(lacking).collect()
     }
 
     fn fills(&self) -> Vec<MapFill> {
@@ -153,12 +168,10 @@ pub fn failure(error: Error) -> Failure {
         Error::NoBpfFs { path, .. } => {
             (Exit::Kernel, format!("mount it with `mount -t bpf bpf /sys/fs/bpf`, or give a --pin-root on one; tried {}", path.display()))
         }
-        Error::Occupied { interface } => (
-            Exit::Interface,
-            format!(
-                "`ip -d link show {interface}` and `weir doctor --iface {interface}` name it; take it off with `ip link set {interface} xdp off`"
-            ),
-        ),
+        Error::Occupied { interface, occupant: Some(occupant) } => (Exit::Interface, occupant.remedy(interface)),
+        Error::Occupied { interface, occupant: None } => {
+            (Exit::Interface, format!("`ip -d link show {interface}` names it; take it off with `ip link set {interface} xdp off`"))
+        }
         Error::NotNative { .. } => (Exit::Interface, "use `--mode auto` or `--mode generic`: slower, for any device".to_owned()),
         Error::Load(_) | Error::Program { .. } => (Exit::Kernel, "`weir doctor` says what this kernel lacks".to_owned()),
         Error::Pins { .. } | Error::Map { .. } | Error::Call { .. } => match permission(&error) {

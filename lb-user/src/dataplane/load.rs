@@ -64,6 +64,8 @@ pub struct Dataplane {
     pub programs: Programs,
     /// What the kernel lacks, a sentence each with its effect.
     pub lacking: Vec<String>,
+    /// Whether nothing was pinned before: then a start that fails leaves nothing.
+    pub is_new: bool,
     /// Whether maps of another version are still to be removed.
     old_versions: Vec<u32>,
     events: Option<RingBuf<MapData>>,
@@ -76,6 +78,16 @@ impl Dataplane {
         if OBJECT.is_empty() {
             return Err(Error::EmptyObject);
         }
+        let is_new = !pins.exist();
+        let opened = Self::open_pins(pins.clone(), options, is_new);
+        if is_new && opened.is_err() {
+            // The first error is the one to tell.
+            let _ = pins.remove_all();
+        }
+        opened
+    }
+
+    fn open_pins(pins: Pins, options: &Options, is_new: bool) -> Result<Self, Error> {
         pins.create()?;
         let old_versions: Vec<u32> = pins.versions().into_iter().filter(|version| *version != ABI_VERSION).collect();
         let mut lacking = Vec::new();
@@ -87,7 +99,7 @@ impl Dataplane {
         let events = events.map_err(Error::map("EVENTS"))?;
         let log =
             log_level().and_then(|_| EbpfLogger::init(&mut ebpf).map_err(|error| tracing::debug!("no log of the programs: {error}")).ok());
-        Ok(Self { pins, maps, programs, lacking, old_versions, events: Some(events), log })
+        Ok(Self { pins, maps, programs, lacking, is_new, old_versions, events: Some(events), log })
     }
 
     /// The listener events; the first caller gets them, inside a tokio runtime.
@@ -121,7 +133,7 @@ impl Dataplane {
     fn link(&self, interface: u32, name: &str, mode: Mode) -> Result<(OwnedFd, XdpMode), Error> {
         let try_mode = |mode| sys::link_xdp(&self.programs.ingress, interface, mode).map(|link| (link, mode));
         let occupied = |source: std::io::Error| match source.raw_os_error() {
-            Some(libc::EBUSY | libc::EEXIST) => Error::Occupied { interface: name.to_owned() },
+            Some(libc::EBUSY | libc::EEXIST) => Error::Occupied { interface: name.to_owned(), occupant: None },
             _ => Error::call(format!("attach to {name}"))(source),
         };
         if mode == Mode::Generic {
@@ -137,15 +149,18 @@ impl Dataplane {
 
     /// Takes the XDP program off the interfaces that are not in the list.
     pub fn detach_others(&mut self, interfaces: &[u32]) -> Result<(), Error> {
-        for interface in self.pins.linked_interfaces().into_iter().filter(|linked| !interfaces.contains(linked)) {
-            let path = self.pins.xdp_link(interface);
-            if let Ok(Some(link)) = sys::open_pin(&path) {
-                // The link of an interface that is gone cannot be detached, and need not be.
-                let _ = sys::detach_link(&link);
-            }
-            std::fs::remove_file(&path).map_err(|source| Error::Pins { path, source })?;
+        let others = self.pins.linked_interfaces().into_iter().filter(|linked| !interfaces.contains(linked));
+        others.map(|interface| self.detach(interface)).collect()
+    }
+
+    /// Takes the XDP program off an interface that has it by its pinned link.
+    pub fn detach(&mut self, interface: u32) -> Result<(), Error> {
+        let path = self.pins.xdp_link(interface);
+        if let Ok(Some(link)) = sys::open_pin(&path) {
+            // The link of an interface that is gone cannot be detached, and need not be.
+            let _ = sys::detach_link(&link);
         }
-        Ok(())
+        std::fs::remove_file(&path).map_err(|source| Error::Pins { path, source })
     }
 
     /// Attaches the tracepoint program in place of the one that is pinned.

@@ -15,7 +15,7 @@ mod sockets;
 mod sys;
 
 pub use counters::{BackendTotals, ServiceTotals};
-pub use error::Error;
+pub use error::{Error, Occupant};
 pub use events::{Events, KernelLog};
 pub use load::{Attached, Dataplane, Options, Programs, boot_time};
 pub use maps::Maps;

@@ -44,6 +44,12 @@ impl Pins {
         Ok(())
     }
 
+    /// The directory that holds the pins of all instances.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.instance.parent().unwrap_or(&self.instance)
+    }
+
     /// Whether anything is pinned.
     #[must_use]
     pub fn exist(&self) -> bool {

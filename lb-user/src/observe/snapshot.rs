@@ -37,7 +37,7 @@ impl Snapshot {
     /// Otherwise a sentence that says what is missing.
     pub fn readiness(&self) -> Result<(), &'static str> {
         let Some(daemon) = &self.daemon else { return Err("the daemon is not running") };
-        let attached = self.dataplane.interfaces.iter().any(|interface| interface.mode != Interface::GONE);
+        let attached = self.dataplane.interfaces.iter().any(|interface| !interface.is_gone());
         match (attached, daemon.last_scan) {
             (false, _) => Err("no interface carries the XDP program"),
             (true, None) => Err("the first scan of the listeners is not done yet"),
@@ -111,6 +111,12 @@ pub struct Interface {
 impl Interface {
     /// The mode of an interface that no longer exists.
     pub const GONE: &str = "gone";
+
+    /// Whether it no longer exists.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.mode == Self::GONE
+    }
 }
 
 /// A program in the kernel.
