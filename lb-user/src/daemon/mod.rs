@@ -241,6 +241,10 @@ impl Daemon {
         }
         let doubtful = self.survey.look_again_in().is_some_and(|after| after.is_zero());
         if now >= self.next_look || doubtful {
+            if Survey::wants_udp(&self.config) {
+                // No tracepoint tells of a UDP socket that was bound: they are listed instead.
+                self.relist(&BTreeSet::new());
+            }
             let changed = self.survey.look_at_servers();
             self.look_cost = now.elapsed();
             self.next_look = Instant::now() + self.look_interval();

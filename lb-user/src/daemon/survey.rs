@@ -63,10 +63,15 @@ impl Survey {
         self.doubtful_until.map(|until| until.saturating_sub(self.start.elapsed()))
     }
 
+    /// Whether the configuration asks for UDP sockets at all.
+    pub fn wants_udp(config: &Config) -> bool {
+        config.discovery.udp || config.services.iter().any(|service| service.protocol == Protocol::Udp)
+    }
+
     /// Lists the listeners anew, and finds out about those that are new; `pids` are the processes that are said to have made them.
     pub fn list(&mut self, config: &Config, dataplane: &Dataplane, pids: &BTreeSet<u32>) -> Result<(), diag::Error> {
         let mut listeners = self.diag.listeners(Protocol::Tcp)?;
-        if config.discovery.udp || config.services.iter().any(|service| service.protocol == Protocol::Udp) {
+        if Self::wants_udp(config) {
             let ports: BTreeSet<u16> = config.services.iter().map(|service| service.port).collect();
             let sockets = self.diag.listeners(Protocol::Udp)?;
             // A client's socket is bound as well: without discovery only the ports that a service names matter.
