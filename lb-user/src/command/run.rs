@@ -108,8 +108,11 @@ async fn serve(
         let listener = tokio::net::TcpListener::from_std(listener).or_fail(Exit::Unexpected, "see the cause")?;
         tokio::spawn(http::serve(listener, handle.clone(), std::future::pending()));
     }
-    tokio::spawn(async move {
-        if let Err(error) = control.serve(handle, std::future::pending()).await {
+    let (last_answer, is_last) = oneshot::channel::<()>();
+    let answering = tokio::spawn(async move {
+        // Who waits for an answer when the loop has ended gets it first.
+        let shutdown = async { drop(is_last.await) };
+        if let Err(error) = control.serve(handle, shutdown).await {
             tracing::error!("the control socket has failed: {error}");
         }
     });
@@ -121,6 +124,8 @@ async fn serve(
     forward_signals(sender)?;
     let ended = has_ended.await.or_fail(Exit::Unexpected, "the log says what happened; the data plane goes on balancing")?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(last_answer);
+    answering.await.or_fail(Exit::Unexpected, "see the cause")?;
     match ended {
         Ended::Left => {
             tracing::info!("ended; the data plane stays and goes on balancing: `weir run` takes it up again, `weir stop` takes it away")

@@ -395,6 +395,9 @@ impl Daemon {
                 "put the old limits back, or end with `weir stop` and start anew",
             ));
         }
+        let (now, later) = (&self.config.daemon, &config.daemon);
+        let waits = (now.metrics_listen != later.metrics_listen || now.flow_hash_key != later.flow_hash_key)
+            .then_some("; `metrics_listen` and `flow_hash_key` wait for a new start");
         let before = std::mem::replace(&mut self.config, config);
         let attached = self.interfaces().and_then(|attached| {
             self.attached = attached;
@@ -408,7 +411,8 @@ impl Daemon {
             return Err(failure);
         }
         self.scan();
-        Ok(format!("{} services, {} interfaces", self.plan.services.len(), self.attached.len()))
+        let (services, interfaces) = (self.plan.services.len(), self.attached.len());
+        Ok(format!("read anew: {services} services on {interfaces} interfaces{}", waits.unwrap_or_default()))
     }
 
     fn end(mut self) -> Ended {
