@@ -24,7 +24,7 @@ pub fn service(flow: &Flow) -> Result<ServiceRecord, Verdict> {
     let key = ServiceKey::new(key.destination, key.destination_port, key.protocol_number(), flow.interface);
     // SAFETY: a record's place may be given to another record while this one is read (the daemon removed a service at that moment);
     // the values are plain numbers, and the packet passes whatever they are.
-    let service = *unsafe { SERVICES.get(&key) }.ok_or(Reason::NotAnAddress)?;
+    let service = *unsafe { SERVICES.get(key) }.ok_or(Reason::NotAnAddress)?;
     if !service.macs.contains(&flow.wire.destination_mac) {
         return Err(Reason::OtherHost.into());
     }

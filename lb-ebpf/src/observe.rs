@@ -53,7 +53,7 @@ fn count(sk: *mut c_void, add: impl FnOnce(&mut BackendCounters)) {
     }
     // SAFETY: it is not null, and a socket's storage lives as long as the socket.
     let SocketTag { slot, generation } = unsafe { *tag.cast::<SocketTag>() };
-    if !BACKENDS.get(slot).is_some_and(|backend| backend.generation == generation) {
+    if BACKENDS.get(slot).is_none_or(|backend| backend.generation != generation) {
         return;
     }
     if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(slot) {
@@ -67,12 +67,11 @@ fn count(sk: *mut c_void, add: impl FnOnce(&mut BackendCounters)) {
 fn announce(ctx: &BtfTracePointContext, sk: *mut c_void, kind: EventKind) {
     // SAFETY: `sk` is the tracepoint's first argument, a socket that the kernel holds.
     let cookie = unsafe { bpf_get_socket_cookie(sk) };
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half is the process")]
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // Where the daemon does not log at debug level it loads the programs with this switched off, and the verifier takes it out.
     debug!(ctx, "listener event {} of process {}", kind as u32, pid);
     // A full buffer loses the event: the daemon's full scan finds what happened.
-    let _ = EVENTS.output(&Event { cookie, kind: kind as u32, pid }, 0);
+    let _ = EVENTS.output(Event { cookie, kind: kind as u32, pid }, 0);
 }
 
 // Where the kernel keeps what `socket_facts` reads: offsets in bytes, found in the kernel's BTF by the daemon, since Rust's BPF has no
@@ -110,7 +109,7 @@ pub struct IteratorMeta {
 /// Writes a [`SocketFacts`] for each socket among a process's files: whose program does its SO_REUSEPORT group have? No system call tells.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
-pub fn socket_facts(ctx: *mut TaskFileContext) -> i32 {
+pub extern "C" fn socket_facts(ctx: *mut TaskFileContext) -> i32 {
     // SAFETY: the kernel hands the iterator its context; the null check is on the copy that is used.
     let (file, descriptor, seq) = unsafe { ((*ctx).file, (*ctx).descriptor, (*(*ctx).meta).seq) };
     if file.is_null() {
@@ -122,8 +121,9 @@ pub fn socket_facts(ctx: *mut TaskFileContext) -> i32 {
         return 0;
     }
     if let Some(facts) = facts(socket.cast(), descriptor) {
+        const LENGTH: u32 = size_of::<SocketFacts>() as u32;
         // SAFETY: the facts are plain bytes of the length said. A full buffer makes the kernel call again.
-        unsafe { bpf_seq_write(seq.cast(), core::ptr::from_ref(&facts).cast_mut().cast(), size_of::<SocketFacts>() as u32) };
+        unsafe { bpf_seq_write(seq.cast(), core::ptr::from_ref(&facts).cast_mut().cast(), LENGTH) };
     }
     0
 }

@@ -49,7 +49,7 @@ fn group(ctx: &SkReuseportContext) -> Option<GroupRecord> {
     let key = GroupKey::new(sk.local_address(), sk.local_port(), sk.protocol(), sk.bound_device());
     // SAFETY: the record is two numbers, copied at once; a record replaced meanwhile leads to another table, where the kernel refuses
     // a socket of another group.
-    unsafe { GROUPS.get(&key) }.copied()
+    unsafe { GROUPS.get(key) }.copied()
 }
 
 /// The flow and why a socket is wanted for it.

@@ -66,6 +66,8 @@ impl Socket {
 
     /// The 32-bit field at a constant offset.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the register holds the 32 bits that were loaded")]
+    #[cfg_attr(not(target_arch = "bpf"), expect(clippy::unused_self, reason = "a host has no such sockets"))]
     fn word<const OFFSET: usize>(&self) -> u32 {
         let word: u64;
         // SAFETY: a load of a field of a socket that the kernel holds; the verifier checks the offset.

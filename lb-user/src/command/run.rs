@@ -126,12 +126,13 @@ async fn serve(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(last_answer);
     answering.await.or_fail(Exit::Unexpected, "see the cause")?;
-    match ended {
-        Ended::Left => {
-            tracing::info!("ended; the data plane stays and goes on balancing: `weir run` takes it up again, `weir stop` takes it away")
+    tracing::info!(
+        "{}",
+        match ended {
+            Ended::Left => "ended; the data plane stays and goes on balancing: `weir run` takes it up again, `weir stop` takes it away",
+            Ended::Detached => "ended; nothing is left in the kernel",
         }
-        Ended::Detached => tracing::info!("ended; nothing is left in the kernel"),
-    }
+    );
     Ok(Exit::Success)
 }
 

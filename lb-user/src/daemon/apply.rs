@@ -225,7 +225,7 @@ impl Daemon {
                 (Attached::Adopted, None) => continue,
             };
             if interface.mode != mode_now {
-                interface.mode = mode_now.to_owned();
+                mode_now.clone_into(&mut interface.mode);
                 tracing::info!("{}: XDP in {mode_now} mode", interface.name);
             }
             if attached == Attached::New(XdpMode::Generic) && mode == Mode::Auto {

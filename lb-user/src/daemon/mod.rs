@@ -378,7 +378,7 @@ impl Daemon {
     /// Takes the configuration anew; one with a fault changes nothing.
     fn reload(&mut self) -> Result<String, Failure> {
         let result = self.args.configuration().and_then(|config| self.take(config));
-        let error = result.as_ref().err().map(|failure| failure.render());
+        let error = result.as_ref().err().map(Failure::render);
         match &error {
             Some(error) => tracing::error!("the configuration was not taken; what runs is as it was: {error}"),
             None => tracing::info!("the configuration was read anew"),

@@ -142,7 +142,7 @@ pub(super) fn tell(previous: &Plan, next: &Plan) {
         match before.get(key) {
             None => tracing::info!("service {service}: backend {index} joins, served by {server}"),
             Some((was, _)) if was != state => {
-                tracing::info!("service {service}: backend {index} is {}, was {}", state.label(), was.label())
+                tracing::info!("service {service}: backend {index} is {}, was {}", state.label(), was.label());
             }
             Some(_) => {}
         }
@@ -174,10 +174,10 @@ pub fn failure(error: Error) -> Failure {
         }
         Error::NotNative { .. } => (Exit::Interface, "use `--mode auto` or `--mode generic`: slower, for any device".to_owned()),
         Error::Load(_) | Error::Program { .. } => (Exit::Kernel, "`weir doctor` says what this kernel lacks".to_owned()),
-        Error::Pins { .. } | Error::Map { .. } | Error::Call { .. } => match permission(&error) {
-            true => return fail(Exit::Permission, format!("{:#}", anyhow::Error::from(error)), "run as root"),
-            false => (Exit::Unexpected, "`weir doctor` says what this kernel allows; the log has more with -v".to_owned()),
-        },
+        Error::Pins { .. } | Error::Map { .. } | Error::Call { .. } if permission(&error) => (Exit::Permission, "run as root".to_owned()),
+        Error::Pins { .. } | Error::Map { .. } | Error::Call { .. } => {
+            (Exit::Unexpected, "`weir doctor` says what this kernel allows; the log has more with -v".to_owned())
+        }
     };
     Failure { exit, error: error.into(), remedy: Some(remedy) }
 }

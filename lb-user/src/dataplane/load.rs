@@ -149,8 +149,8 @@ impl Dataplane {
 
     /// Takes the XDP program off the interfaces that are not in the list.
     pub fn detach_others(&mut self, interfaces: &[u32]) -> Result<(), Error> {
-        let others = self.pins.linked_interfaces().into_iter().filter(|linked| !interfaces.contains(linked));
-        others.map(|interface| self.detach(interface)).collect()
+        let mut others = self.pins.linked_interfaces().into_iter().filter(|linked| !interfaces.contains(linked));
+        others.try_for_each(|interface| self.detach(interface))
     }
 
     /// Takes the XDP program off an interface that has it by its pinned link.
@@ -207,7 +207,7 @@ fn load_object(pins: &Pins, options: &Options, lacking: &mut Vec<String>) -> Res
     let paths: Vec<_> = NAMES.iter().map(|name| (*name, pins.map(name))).collect();
     let mut loader = EbpfLoader::new();
     for (name, path) in &paths {
-        loader.map_pin_path(*name, path.as_path());
+        loader.map_pin_path(name, path.as_path());
     }
     let limits = &options.limits;
     loader.map_max_entries("SERVICE_COUNTERS", limits.services + 1);
