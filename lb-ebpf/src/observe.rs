@@ -121,6 +121,7 @@ pub extern "C" fn socket_facts(ctx: *mut TaskFileContext) -> i32 {
         return 0;
     }
     if let Some(facts) = facts(socket.cast(), descriptor) {
+        #[expect(clippy::cast_possible_truncation, reason = "24")]
         const LENGTH: u32 = size_of::<SocketFacts>() as u32;
         // SAFETY: the facts are plain bytes of the length said. A full buffer makes the kernel call again.
         unsafe { bpf_seq_write(seq.cast(), core::ptr::from_ref(&facts).cast_mut().cast(), LENGTH) };
