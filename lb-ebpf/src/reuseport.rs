@@ -118,7 +118,8 @@ fn by_table(ctx: &SkReuseportContext, group: &GroupRecord, flow: &FlowKey, cause
     for step in 0..MAX_STEPS {
         let slot = place.slot(step).ok_or(SelectionMiss::NoTable)?;
         if let Some(generation) = selected(ctx, slot, true) {
-            counted(slot, if step == 0 { cause } else { Cause::Override });
+            // The own place of a connection that was left behind is, nearly always, the listener that left it.
+            counted(slot, if step == 0 || matches!(cause, Cause::Migration) { cause } else { Cause::Override });
             return Ok(UdpFlow { slot, generation });
         }
     }

@@ -12,8 +12,15 @@ use lb_user::listeners::group::groups;
 use lb_user::listeners::helper::{CallError, Helper, Refusal};
 use lb_user::listeners::serving::{Server, Serving, Sighting, UNSERVED_AFTER, Watch};
 use lb_user::listeners::{Listener, Protocol, socket};
+use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::support::trial;
+
+pub fn tests() -> Vec<Trial> {
+    vec![trial("netns::listeners::nginx_sockets_holders_servers_and_an_unserved_one", nginx_sockets_holders_servers_and_an_unserved_one)]
+}
 
 const WORKERS: usize = 3;
 const PORT: u16 = 18_843;
@@ -76,7 +83,7 @@ fn members() -> Vec<Listener> {
 
 /// nginx's sockets are found, numbered as its master made them, each with the one worker that polls it; one of them is taken; a worker
 /// that died while the master cannot replace it leaves an unserved socket; and nothing of all this keeps a socket alive.
-pub fn nginx_sockets_holders_servers_and_an_unserved_one() {
+fn nginx_sockets_holders_servers_and_an_unserved_one() {
     let helper = Helper::start().expect("start the helper");
     let nginx = Nginx::start();
     let master = nginx.master.id();
