@@ -1,0 +1,9 @@
+//! The daemon with real sockets: servers and clients in network namespaces, and Weir between them.
+
+mod reload;
+
+use libtest_mimic::Trial;
+
+pub fn tests() -> Vec<Trial> {
+    [reload::tests()].into_iter().flatten().collect()
+}
