@@ -1,9 +1,10 @@
 //! The daemon with real sockets: servers and clients in network namespaces, and Weir between them.
 
 mod reload;
+mod restart;
 
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    [reload::tests()].into_iter().flatten().collect()
+    [reload::tests(), restart::tests()].into_iter().flatten().collect()
 }
