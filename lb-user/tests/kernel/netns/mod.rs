@@ -5,11 +5,25 @@ mod drain;
 mod listeners;
 mod live;
 mod moves;
+mod reload;
+mod restart;
 mod timing;
 mod udp;
 
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    [balance::tests(), drain::tests(), listeners::tests(), moves::tests(), timing::tests(), udp::tests()].into_iter().flatten().collect()
+    [
+        balance::tests(),
+        drain::tests(),
+        listeners::tests(),
+        moves::tests(),
+        reload::tests(),
+        restart::tests(),
+        timing::tests(),
+        udp::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

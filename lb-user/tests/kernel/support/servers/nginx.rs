@@ -61,6 +61,15 @@ impl Nginx {
         self.wait_for_new_workers(&before);
     }
 
+    /// Another number of workers from the next reload on: with fewer, that reload closes the listening sockets that are too many.
+    pub fn set_workers(&mut self, workers: usize) {
+        let path = self.directory.path().join("nginx.conf");
+        let before = fs::read_to_string(&path).expect("read nginx.conf");
+        let [was, is] = [self.workers, workers].map(|count| format!("worker_processes {count};"));
+        fs::write(&path, before.replace(&was, &is)).expect("write nginx.conf");
+        self.workers = workers;
+    }
+
     /// Waits until only new workers run after a reload. About 100 ms pass before nginx tells the old ones to end, and each keep-alive
     /// connection that one of them holds is closed then: a client such as wrk counts that as a read error.
     pub fn wait_until_settled(&self) {
