@@ -105,8 +105,11 @@ async fn serve(
         let listener = tokio::net::TcpListener::from_std(listener).or_fail(Exit::Unexpected, "see the cause")?;
         tokio::spawn(http::serve(listener, handle.clone(), std::future::pending()));
     }
-    tokio::spawn(async move {
-        if let Err(error) = control.serve(handle, std::future::pending()).await {
+    let (finish, finished) = oneshot::channel::<()>();
+    let controlled = tokio::spawn(async move {
+        // It is told to finish by the other end being dropped.
+        let finished = async move { drop(finished.await) };
+        if let Err(error) = control.serve(handle, finished).await {
             tracing::error!("the control socket has failed: {error}");
         }
     });
@@ -118,6 +121,9 @@ async fn serve(
     forward_signals(sender)?;
     let ended = has_ended.await.or_fail(Exit::Unexpected, "the log says what happened; the data plane goes on balancing")?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // Who asked for the end still gets the answer, and the socket's name goes.
+    drop(finish);
+    let _ = controlled.await;
     match ended {
         Ended::Left => {
             tracing::info!("ended; the data plane stays and goes on balancing: `weir run` takes it up again, `weir stop` takes it away")

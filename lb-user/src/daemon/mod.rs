@@ -404,7 +404,9 @@ impl Daemon {
             return Err(failure);
         }
         self.scan();
-        Ok(format!("{} services, {} interfaces", self.plan.services.len(), self.attached.len()))
+        let count = |number: usize, what: &str| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
+        let (services, interfaces) = (count(self.plan.services.len(), "service"), count(self.attached.len(), "interface"));
+        Ok(format!("the configuration was read anew: {services}, {interfaces}"))
     }
 
     fn end(mut self) -> Ended {

@@ -6,6 +6,7 @@
 //! The same binary plays the helper processes of the tests: `kernel --role NAME ARGUMENT` (see [`support::roles`]).
 
 mod dataplane;
+mod netns;
 mod network;
 #[expect(dead_code, reason = "a library for tests that are being written: each uses its part")]
 mod support;
@@ -32,6 +33,6 @@ fn main() -> ExitCode {
 
     support::netns::sweep();
 
-    let trials = [support::tests(), dataplane::tests(), network::tests()].into_iter().flatten().collect();
+    let trials = [support::tests(), dataplane::tests(), network::tests(), netns::tests()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
