@@ -40,6 +40,41 @@ Examples:
   weir explain tcp 192.0.2.7:40000 198.51.100.1:443
   weir explain udp [2001:db8::7]:40000 [2001:db8::1]:443 --without 3";
 
+const STOP_EXAMPLES: &str = "\
+Examples:
+  weir stop                                 the data plane goes too; a mere SIGTERM to the daemon leaves it
+  weir stop --instance blue                 that of another instance";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  weir status
+  weir status --json | jq '.services[] | {name, backends: (.backends | length)}'";
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  weir drain web 3                          backend 3 of service web, as `weir status` numbers them
+  weir drain tcp/0.0.0.0:80 0               of a service that was discovered";
+
+const UNDRAIN_EXAMPLES: &str = "\
+Examples:
+  weir undrain web 3";
+
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  weir reload                               the same as SIGHUP, and waits for what comes of it
+  weir config check /etc/weir/weir.toml && weir reload";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  weir doctor                               the kernel and its settings
+  weir doctor --iface eth0                  the card too";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  weir config example > weir.toml           a file to start from
+  weir config check weir.toml               every fault, with line and remedy
+  weir config show --config weir.toml       what holds, with all defaults";
+
 fn after_help() -> String {
     format!("{EXAMPLES}\n\nExit codes:\n{}", Exit::table())
 }
@@ -83,14 +118,19 @@ pub enum Command {
     /// Attach to the interfaces, balance, and serve metrics until SIGTERM.
     Run(RunArgs),
     /// End the daemon, detach every program and remove all pins: packets go as if Weir had never been there.
+    #[command(after_help = STOP_EXAMPLES)]
     Stop,
     /// Show interfaces, services and backends; from the pinned maps when the daemon is down.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status,
     /// Give a backend no new connections; those it has stay.
+    #[command(after_help = DRAIN_EXAMPLES)]
     Drain(BackendArgs),
     /// Give a drained backend new connections again.
+    #[command(after_help = UNDRAIN_EXAMPLES)]
     Undrain(BackendArgs),
     /// Have the daemon read its configuration file again; a file with a fault changes nothing.
+    #[command(after_help = RELOAD_EXAMPLES)]
     Reload,
     /// Say what this kernel, card and sysctl settings allow, each line with its effect and remedy.
     Doctor(DoctorArgs),
@@ -139,6 +179,7 @@ pub struct BackendArgs {
 
 /// Arguments of `weir doctor`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
 pub struct DoctorArgs {
     /// Look at this network device too; repeat it for more.
     #[arg(long = "iface", value_name = "IF", value_parser = interface_name)]
@@ -165,19 +206,23 @@ pub struct ExplainArgs {
 
 /// The commands below `weir config`.
 #[derive(Debug, Clone, Subcommand)]
+#[command(after_help = CONFIG_EXAMPLES)]
 pub enum ConfigCommand {
     /// Check a file and print every fault with its line and remedy.
+    #[command(after_help = CONFIG_EXAMPLES)]
     Check {
         /// The configuration file.
         file: PathBuf,
     },
     /// Print the effective configuration with all defaults: of a file, or what holds without one.
+    #[command(after_help = CONFIG_EXAMPLES)]
     Show {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// Print a file to start from: every key, commented out, with its default and meaning.
+    #[command(after_help = CONFIG_EXAMPLES)]
     Example,
 }
 

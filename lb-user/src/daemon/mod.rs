@@ -411,8 +411,9 @@ impl Daemon {
             return Err(failure);
         }
         self.scan();
-        let (services, interfaces) = (self.plan.services.len(), self.attached.len());
-        Ok(format!("read anew: {services} services on {interfaces} interfaces{}", waits.unwrap_or_default()))
+        let count = |number: usize, what: &str| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
+        let (services, interfaces) = (count(self.plan.services.len(), "service"), count(self.attached.len(), "interface"));
+        Ok(format!("the configuration was read anew: {services}, {interfaces}{}", waits.unwrap_or_default()))
     }
 
     fn end(mut self) -> Ended {

@@ -165,9 +165,7 @@ pub(super) fn refused(failure: &Failure) -> Response {
 pub fn failure(error: Error) -> Failure {
     let (exit, remedy) = match &error {
         Error::EmptyObject => (Exit::Unexpected, "build it with `cargo xtask build`".to_owned()),
-        Error::NoBpfFs { path, .. } => {
-            (Exit::Kernel, format!("mount it with `mount -t bpf bpf /sys/fs/bpf`, or give a --pin-root on one; tried {}", path.display()))
-        }
+        Error::NoBpfFs { .. } => (Exit::Kernel, "mount one with `mount -t bpf bpf /sys/fs/bpf`, or leave --pin-root out".to_owned()),
         Error::Occupied { interface, occupant: Some(occupant) } => (Exit::Interface, occupant.remedy(interface)),
         Error::Occupied { interface, occupant: None } => {
             (Exit::Interface, format!("`ip -d link show {interface}` names it; take it off with `ip link set {interface} xdp off`"))

@@ -13,7 +13,7 @@ pub enum Error {
     #[error("this weir was built without its kernel object")]
     EmptyObject,
     /// There is no BPF file system to pin in.
-    #[error("no BPF file system at {path}")]
+    #[error("{path} is not on a BPF file system, and none can be mounted there")]
     NoBpfFs {
         /// Where it was wanted.
         path: PathBuf,

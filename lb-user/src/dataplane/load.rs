@@ -195,12 +195,22 @@ impl Dataplane {
     }
 }
 
+/// What is lost without the iterator over sockets.
+const OTHERS_UNNOTICED: &str = "a group that another program steers is not noticed";
+
+/// Notes what is lost and why, once for each loss.
+fn lack(lacking: &mut Vec<String>, why: &dyn std::fmt::Display, effect: &str) {
+    if !lacking.iter().any(|sentence| sentence.ends_with(effect)) {
+        lacking.push(format!("{why}: {effect}"));
+    }
+}
+
 /// Parses the object and makes its maps, or opens those that are pinned.
 fn load_object(pins: &Pins, options: &Options, lacking: &mut Vec<String>) -> Result<Ebpf, Error> {
     let offsets = match offsets() {
         Ok(offsets) => offsets,
         Err(error) => {
-            lacking.push(format!("{error}: a group that another program steers is not noticed"));
+            lack(lacking, &error, OTHERS_UNNOTICED);
             Vec::new()
         }
     };
@@ -298,13 +308,13 @@ fn load_programs(ebpf: &mut Ebpf, pins: &Pins, lacking: &mut Vec<String>) -> Res
     let mut optional = |name, effect: &str| match load_program(ebpf, name, types, &mut facts) {
         Ok(program) => Some(program),
         Err(error) => {
-            lacking.push(format!("{error}: {effect}"));
+            lack(lacking, &error, effect);
             tracing::debug!("{:#}", anyhow::Error::from(error));
             None
         }
     };
     let socket_state = optional("socket_state", "listeners are noticed by scan alone, and connections are not counted");
-    let socket_facts = optional("socket_facts", "a group that another program steers is not noticed");
+    let socket_facts = optional("socket_facts", OTHERS_UNNOTICED);
     let mut own_selectors: Vec<u32> = facts.iter().filter(|(name, ..)| name == "select_socket").map(|(_, id, _)| *id).collect();
     if let Ok(before) = ProgramInfo::from_pin(pins.program("select_socket")) {
         own_selectors.push(before.id());

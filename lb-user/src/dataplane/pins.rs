@@ -145,7 +145,7 @@ fn mount(instance: &Path) -> Result<(), Error> {
     let usual = Path::new("/sys/fs/bpf");
     let refused = |source| Error::NoBpfFs { path: instance.to_owned(), source };
     if !instance.starts_with(usual) {
-        return Err(refused(io::Error::from(io::ErrorKind::Unsupported)));
+        return Err(refused(io::Error::other("weir mounts one at /sys/fs/bpf alone")));
     }
     rustix::mount::mount(c"bpf", usual, c"bpf", rustix::mount::MountFlags::empty(), c"mode=0700").map_err(|error| refused(error.into()))?;
     tracing::info!("mounted the BPF file system at {}", usual.display());

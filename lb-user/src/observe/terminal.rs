@@ -210,9 +210,10 @@ fn footer(out: &mut String, snapshot: &Snapshot, style: Style) {
     for other in others {
         hanging(out, "  ", &of_other(other), style, Ink::Plain);
     }
+    let passed: Vec<ReasonCount> = passed.iter().filter(|count| count.packets > 0).cloned().collect();
     if !passed.is_empty() {
         out.push('\n');
-        hanging(out, "packets of no service: ", &packets(passed), style, Ink::Plain);
+        hanging(out, "packets of no service: ", &packets(&passed), style, Ink::Plain);
     }
     let misses: Vec<String> =
         selector_misses.iter().filter(|(_, count)| **count > 0).map(|(why, count)| format!("{} {}", clean(why), short(*count))).collect();

@@ -1,27 +1,40 @@
 //! The daemon with real sockets: servers and clients in network namespaces, and Weir between them.
 
 mod balance;
+mod cli;
 mod drain;
+mod faults;
+mod limits;
 mod listeners;
 mod live;
+mod metrics;
 mod moves;
+mod notes;
+mod programs;
 mod reload;
 mod restart;
 mod timing;
 mod udp;
+mod upsets;
 
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
     [
         balance::tests(),
+        cli::tests(),
         drain::tests(),
+        faults::tests(),
+        limits::tests(),
         listeners::tests(),
+        metrics::tests(),
         moves::tests(),
+        notes::tests(),
         reload::tests(),
         restart::tests(),
         timing::tests(),
         udp::tests(),
+        upsets::tests(),
     ]
     .into_iter()
     .flatten()

@@ -151,6 +151,15 @@ impl Weir {
         self.end(Signal::SIGTERM)
     }
 
+    /// Waits for the daemon that was told to end: its exit code.
+    pub fn terminated(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("the daemon ran");
+        eventually(PATIENCE, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status.code()),
+            _ => Err(format!("weir has not ended; its log:\n{}", self.log())),
+        })
+    }
+
     /// Sends SIGHUP: the daemon reads its configuration again. What came of it shows in the log and the metrics.
     pub fn reload(&self) {
         signal(self.pid(), Signal::SIGHUP);

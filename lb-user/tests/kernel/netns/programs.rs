@@ -1,0 +1,123 @@
+//! Programs that are not Weir's: two instructions each, loaded and attached by hand.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+
+use aya::programs::ProgramInfo;
+
+const PROG_LOAD: libc::c_long = 5;
+const LINK_CREATE: libc::c_long = 28;
+
+const ATTACH_TYPE_XDP: u32 = 37;
+const ATTACH_TYPE_SELECT: u32 = 39;
+
+const NATIVE: u32 = 1 << 2;
+const GENERIC: u32 = 1 << 1;
+
+/// `struct bpf_attr` of BPF_PROG_LOAD, as far as it is used.
+#[repr(C)]
+struct Load {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    attach_type: u32,
+}
+
+/// `struct bpf_attr` of BPF_LINK_CREATE for XDP.
+#[repr(C)]
+struct Link {
+    program: u32,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// An XDP program named `stranger` that passes everything.
+pub fn xdp() -> OwnedFd {
+    load(6, ATTACH_TYPE_XDP, 2)
+}
+
+/// A sk_reuseport program named `stranger` that leaves the choice to the kernel.
+pub fn selector() -> OwnedFd {
+    load(21, ATTACH_TYPE_SELECT, 1)
+}
+
+/// Attaches an XDP program to the interface of that name in the calling thread's namespace, until the link is dropped.
+pub fn link_xdp(program: &OwnedFd, interface: &str, native: bool) -> OwnedFd {
+    let index = nix::net::if_::if_nametoindex(interface).expect("the interface's index");
+    let flags = if native { NATIVE } else { GENERIC };
+    bpf(LINK_CREATE, &Link { program: number(program), interface: index, attach_type: ATTACH_TYPE_XDP, flags })
+}
+
+/// Gives the group of a socket this selector.
+pub fn attach_selector(socket: &impl AsRawFd, program: &OwnedFd) {
+    let program = program.as_raw_fd();
+    // SAFETY: the value is a descriptor's number, of the length that is said.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_EBPF,
+            (&raw const program).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "attach a selector: {}", io::Error::last_os_error());
+}
+
+/// The id of a program of this process.
+pub fn id(program: &OwnedFd) -> u32 {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).expect("read the program's fdinfo");
+    let line = text.lines().find_map(|line| line.strip_prefix("prog_id:")).expect("the kernel says the id");
+    line.trim().parse().expect("a number")
+}
+
+/// Whether a program still exists.
+pub fn exists(id: u32) -> bool {
+    aya::programs::loaded_programs().map_while(Result::ok).any(|program: ProgramInfo| program.id() == id)
+}
+
+/// `r0 = value; exit`
+fn load(kind: u32, attach_type: u32, value: i32) -> OwnedFd {
+    #[expect(clippy::cast_sign_loss, reason = "an instruction's bits")]
+    let code = [0xb7_u64 | (u64::from(value as u32) << 32), 0x95];
+    let mut name = [0; 16];
+    name[..8].copy_from_slice(b"stranger");
+    bpf(
+        PROG_LOAD,
+        &Load {
+            kind,
+            instructions: 2,
+            code: code.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+            name,
+            interface: 0,
+            attach_type,
+        },
+    )
+}
+
+fn number(descriptor: &OwnedFd) -> u32 {
+    descriptor.as_raw_fd().unsigned_abs()
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &T) -> OwnedFd {
+    // SAFETY: the attributes are a structure of plain numbers without padding, and what they point to outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    assert!(result >= 0, "bpf({command}): {}", io::Error::last_os_error());
+    // SAFETY: the kernel has just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(i32::try_from(result).expect("a descriptor")) }
+}
