@@ -11,7 +11,7 @@ use super::Daemon;
 use crate::{
     api::protocol::Response,
     dataplane::{Dataplane, Error},
-    exit::{Exit, Failure, fail},
+    exit::{Exit, Failure},
     observe::{
         reader::{Facts, snapshot},
         snapshot::{self as picture, MapFill, Program, Snapshot},
