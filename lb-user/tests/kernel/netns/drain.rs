@@ -37,13 +37,13 @@ fn swaps_under_load_lose_no_connection(v6: bool) {
     let mut tables = vec![Table::read(&weir, &service_with_ready(&weir, 4))];
     let load = Steady::at_rate(&pair.client, &plan, RATE);
     load.wait_for(200);
-    for round in 0..6 {
+    for round in 0..6_usize {
         let joined = workers.add();
         let service = service_with_ready(&weir, 5);
         tables.push(Table::read(&weir, &service));
         load.wait_for(50);
 
-        let leaving = workers.sockets()[round as usize];
+        let leaving = workers.sockets()[round];
         let index = backend_of(&service, leaving.cookie).index.to_string();
         weir.cli(&["drain", &service.name, &index, "--json"]);
         tables.push(Table::read(&weir, &only_service(&weir)));
@@ -135,7 +135,7 @@ fn draining(v6: bool) {
     // What had sent its SYN before is still that worker's.
     std::thread::sleep(MOMENT);
     let (at_drain, counted) = (workers.counts(), backend_of(&only_service(&weir), drained.cookie).clone());
-    assert_eq!((counted.state, counted.share), (State::Draining, 0.0));
+    assert!(counted.state == State::Draining && counted.share <= 0.0, "{counted:?}");
     load.wait_for(1000);
     let (later, counted_later) = (workers.counts(), backend_of(&only_service(&weir), drained.cookie).clone());
     assert_eq!(later[&1], at_drain[&1], "a draining worker accepts nothing new");
