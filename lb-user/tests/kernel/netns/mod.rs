@@ -5,15 +5,11 @@ mod drain;
 mod listeners;
 mod live;
 mod moves;
-mod services;
 mod timing;
 mod udp;
 
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    [balance::tests(), drain::tests(), listeners::tests(), moves::tests(), services::tests(), timing::tests(), udp::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [balance::tests(), drain::tests(), listeners::tests(), moves::tests(), timing::tests(), udp::tests()].into_iter().flatten().collect()
 }
