@@ -109,7 +109,7 @@ fn a_socket_that_nobody_serves_is_taken_out() {
     });
     let taken_out = killed.elapsed();
     println!("unserved after {taken_out:?}");
-    assert_eq!(backend_of(&unserved.services[0], victim.cookie).share, 0.0);
+    assert!(backend_of(&unserved.services[0], victim.cookie).share <= 0.0);
     assert!(taken_out < Duration::from_millis(2500), "{taken_out:?}");
     assert_eq!(weir.metrics().count("weir_backends", &[("state", "unserved")]), 1);
     drop(load.stop());
