@@ -290,16 +290,7 @@ impl Daemon {
 
     fn network_changed(&mut self, network: Network) {
         self.network = network;
-        match self.interfaces() {
-            Ok(attached) if attached != self.attached => {
-                self.attached = attached;
-                if let Err(failure) = self.attach() {
-                    tracing::warn!("{:#}", failure.error);
-                }
-            }
-            // An interface that is gone comes back with a network event.
-            Ok(_) | Err(_) => {}
-        }
+        self.follow_interfaces();
         self.replan();
     }
 

@@ -1,10 +1,11 @@
 //! The daemon with real sockets: servers and clients in network namespaces, and Weir between them.
 
+mod forward;
 mod reload;
 mod restart;
 
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
-    [reload::tests(), restart::tests()].into_iter().flatten().collect()
+    [forward::tests(), reload::tests(), restart::tests()].into_iter().flatten().collect()
 }
