@@ -1,6 +1,6 @@
 //! Whose packets are whose: forwarded, translated and bridged traffic is left alone, and interfaces and addresses come and go.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -48,7 +48,14 @@ fn forwarded_packets_pass_as_they_are() {
     }
     let (sent, forwarded) = (sent.finish(), forwarded.finish());
     assert!(sent.len() > 4 * CONNECTIONS, "{} packets for {} connections", sent.len(), 2 * CONNECTIONS);
-    assert_eq!(without_hops(&sent), without_hops(&forwarded), "each packet once, and unchanged but for what a router changes");
+    let (before, after) = (without_hops(&sent), without_hops(&forwarded));
+    let changed: Vec<_> = before.symmetric_difference(&after).take(4).collect();
+    assert!(
+        changed.is_empty(),
+        "of {} packets sent {} came out unchanged; some others: {changed:02x?}",
+        before.len(),
+        before.intersection(&after).count()
+    );
 
     let before = status(&weir);
     assert!(packets(&before, "not_an_address") >= sent.len() as u64, "{:?}", before.passed);
@@ -60,7 +67,7 @@ fn forwarded_packets_pass_as_they_are() {
     }
     let after = status(&weir);
     assert_eq!(selections(&after), 2 * CONNECTIONS as u64, "the router's own addresses are balanced");
-    assert!(backends(&after).all(|backend| backend.selections() > 0), "over all of its workers");
+    assert!(backends(&after).all(|backend| selected(backend) > 0), "over all of its workers");
     assert_eq!(packets(&after, "not_an_address"), packets(&before, "not_an_address"));
 }
 
@@ -71,7 +78,7 @@ fn translated_connections_reach_the_backend() {
     add_address(&topology.router, Routed::CLIENT_SIDE, second);
     topology.destination_nat(ALSO, PORT);
     topology.router.nft(&format!(
-        "table ip weirtest_second {{ chain prerouting {{ type nat hook prerouting priority dstnat\n ip daddr {second} tcp dport {PORT} dnat to {} }} }}",
+        "table ip weirtest_second {{ chain prerouting {{ type nat hook prerouting priority dstnat\n ip daddr {second} tcp dport {PORT} dnat to {}\n }}\n }}",
         Routed::BACKEND[0]
     ));
     let listen: Vec<_> = [wildcards(PORT), wildcards(ALSO)].concat();
@@ -159,8 +166,8 @@ fn an_interface_goes_and_comes_back() {
     let mode = || status(&weir).dataplane.interfaces[0].mode.clone();
     assert_eq!(mode(), "native");
 
-    // Twice: the second time the state is one that the daemon has made itself.
-    for round in 1..=2_u64 {
+    // Twice: the second time the state is one that the daemon has made itself. Each time the service is a new one.
+    for _ in 0..2 {
         pair.server.ip(&format!("link delete {}", Pair::SERVER_DEVICE));
         eventually(SOON, || if mode() == "gone" { Ok(()) } else { Err(format!("mode {}", mode())) });
         assert!(weir.log().contains(&format!("{} is gone", Pair::SERVER_DEVICE)), "{}", weir.log());
@@ -177,8 +184,8 @@ fn an_interface_goes_and_comes_back() {
         });
         let report = open_close(&pair.client, &Plan::new(target, &pair.client_v4[..1]), CONNECTIONS);
         report.assert_no_failure();
-        assert_eq!(packets(&status(&weir), "tcp_opened"), round * CONNECTIONS as u64, "seen by XDP again");
-        assert_eq!(selections(&status(&weir)), round * CONNECTIONS as u64);
+        assert_eq!(packets(&status(&weir), "tcp_opened"), CONNECTIONS as u64, "seen by XDP again");
+        assert_eq!(selections(&status(&weir)), CONNECTIONS as u64);
     }
 }
 
@@ -214,7 +221,7 @@ fn assert_balanced_in_generic_mode(weir: &Weir) {
     let all = 2 * CONNECTIONS as u64;
     let chosen: u64 = backends(&status).map(|backend| backend.chosen).sum();
     assert_eq!((packets(&status, "tcp_opened"), chosen, selections(&status)), (all, all, all));
-    assert!(backends(&status).all(|backend| backend.chosen == backend.selections()), "XDP and the selector agree");
+    assert!(backends(&status).all(|backend| backend.chosen == selected(backend)), "XDP and the selector agree");
 }
 
 /// The wildcard of each family.
@@ -249,19 +256,18 @@ fn assert_served_by(report: &Report, nginx: &Nginx) {
     assert!(report.by_worker.keys().all(|pid| workers.contains(pid)), "{:?} instead of {workers:?}", report.by_worker);
 }
 
-/// How often each packet occurs, without its Ethernet header and what a router changes: TTL and header checksum, or the hop limit.
-fn without_hops(frames: &[Vec<u8>]) -> BTreeMap<Vec<u8>, usize> {
-    let mut counts = BTreeMap::new();
-    for frame in frames {
+/// The packets without their Ethernet header and what a router changes: TTL and header checksum, or the hop limit.
+fn without_hops(frames: &[Vec<u8>]) -> BTreeSet<Vec<u8>> {
+    let packet = |frame: &Vec<u8>| {
         let mut packet = frame[14..].to_vec();
         if packet[0] >> 4 == 4 {
             (packet[8], packet[10], packet[11]) = (0, 0, 0);
         } else {
             packet[7] = 0;
         }
-        *counts.entry(packet).or_default() += 1;
-    }
-    counts
+        packet
+    };
+    frames.iter().map(packet).collect()
 }
 
 fn status(weir: &Weir) -> Snapshot {
@@ -272,8 +278,14 @@ fn backends(status: &Snapshot) -> impl Iterator<Item = &Backend> {
     status.services.iter().flat_map(|service| &service.backends)
 }
 
+/// How many SYNs the selector chose for. It runs as well for a segment that comes when its connection is closed already: that finds the
+/// listener, and is counted under another cause.
 fn selections(status: &Snapshot) -> u64 {
-    backends(status).map(Backend::selections).sum()
+    backends(status).map(selected).sum()
+}
+
+fn selected(backend: &Backend) -> u64 {
+    backend.selected["syn"]
 }
 
 fn packets(status: &Snapshot, reason: &str) -> u64 {
