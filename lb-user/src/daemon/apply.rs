@@ -9,7 +9,7 @@ use crate::{
     exit::{Exit, Failure, fail},
     network::AttachedMode,
     observe::{reader, snapshot::Interface},
-    plan::{self, Changes, Device, GroupSockets, Host, Plan, Registry, SlotFill},
+    plan::{self, Changes, Device, GroupSockets, Host, Plan, SlotFill},
 };
 
 impl Daemon {
@@ -33,7 +33,7 @@ impl Daemon {
     }
 
     /// Lets the counters of services that are new to their index begin at zero. Those of a service that was adopted go on.
-    pub(super) fn clear_counters(&mut self, before: &Registry) {
+    pub(super) fn clear_counters(&mut self, before: &plan::Registry) {
         for index in self.registry.new_tenants(before) {
             if let Err(error) = self.dataplane.maps.clear_service(index) {
                 tracing::warn!("{:#}", anyhow::Error::from(error));
@@ -173,51 +173,24 @@ impl Daemon {
         group.sockets.iter().find_map(|(cookie, inode, holders)| self.survey.take(*inode, *cookie, holders))
     }
 
-    /// The interfaces that the configuration names, as they are now. One that was there before and is not any more is given as gone: it may
-    /// come back.
+    /// The interfaces that the configuration names, as they are now.
     pub(super) fn interfaces(&self) -> Result<Vec<Interface>, Failure> {
-        let of = |name: &String| match self.network.interface_by_name(name) {
-            Some(found) => {
-                let before = self.attached.iter().find(|attached| attached.index == found.index && attached.mode != Interface::GONE);
-                let mode = before.map(|attached| attached.mode.clone()).unwrap_or_default();
-                Ok(Interface { name: name.clone(), index: found.index, mode })
-            }
-            None => {
-                let before = self.attached.iter().find(|attached| attached.name == *name);
-                let before = before.ok_or_else(|| no_interface(name))?;
-                Ok(Interface { mode: Interface::GONE.to_owned(), ..before.clone() })
-            }
-        };
-        self.config.daemon.interfaces.iter().map(of).collect()
-    }
-
-    /// Follows the interfaces: those that are gone, those that have come back, and those that another of the same name and index replaced.
-    pub(super) fn follow_interfaces(&mut self) {
-        let attached = match self.interfaces() {
-            Ok(attached) => attached,
-            Err(failure) => return tracing::warn!("{:#}", failure.error),
-        };
-        let is_bare = |one: &Interface| self.network.interface(one.index).is_some_and(|found| found.xdp.is_none());
-        if attached == self.attached && !attached.iter().any(is_bare) {
-            return;
-        }
-        for lost in attached.iter().filter(|now| now.mode == Interface::GONE && !self.attached.contains(now)) {
-            tracing::warn!("{} is gone: nothing is balanced there until it comes back", lost.name);
-        }
-        self.attached = attached;
-        if let Err(failure) = self.attach() {
-            tracing::warn!("{:#}", failure.error);
-        }
-    }
-
-    /// The interfaces that exist.
-    fn present(&self) -> impl Iterator<Item = &Interface> {
-        self.attached.iter().filter(|interface| interface.mode != Interface::GONE)
+        self.config
+            .daemon
+            .interfaces
+            .iter()
+            .map(|name| {
+                let interface = self.network.interface_by_name(name);
+                let interface = interface.ok_or_else(|| no_interface(name))?;
+                let mode = self.attached.iter().find(|attached| attached.index == interface.index).map(|attached| attached.mode.clone());
+                Ok(Interface { name: name.clone(), index: interface.index, mode: mode.unwrap_or_default() })
+            })
+            .collect()
     }
 
     /// Attaches the XDP program to the interfaces, and takes it off others.
     pub(super) fn attach(&mut self) -> Result<(), Failure> {
-        for interface in self.attached.iter_mut().filter(|interface| interface.mode != Interface::GONE) {
+        for interface in &mut self.attached {
             let mode = self.config.daemon.mode;
             let attached = self.dataplane.attach(interface.index, &interface.name, mode).map_err(status::failure)?;
             let found = self.network.interface(interface.index).and_then(|one| one.xdp).map(|xdp| xdp.mode);
@@ -236,13 +209,13 @@ impl Daemon {
                 tracing::warn!("{}: its driver does not run XDP; generic mode costs more for each packet", interface.name);
             }
         }
-        let indexes: Vec<u32> = self.present().map(|interface| interface.index).collect();
+        let indexes: Vec<u32> = self.attached.iter().map(|interface| interface.index).collect();
         self.dataplane.detach_others(&indexes).map_err(status::failure)
     }
 
     /// The network namespace as the plan wants it.
     pub(super) fn host(&self) -> Host {
-        let attached = self.present().map(|interface| plan::Attached {
+        let attached = self.attached.iter().map(|interface| plan::Attached {
             index: interface.index,
             loopback: self.network.interface(interface.index).is_some_and(|one| one.loopback),
             macs: self.network.macs_on(interface.index),

@@ -290,7 +290,16 @@ impl Daemon {
 
     fn network_changed(&mut self, network: Network) {
         self.network = network;
-        self.follow_interfaces();
+        match self.interfaces() {
+            Ok(attached) if attached != self.attached => {
+                self.attached = attached;
+                if let Err(failure) = self.attach() {
+                    tracing::warn!("{:#}", failure.error);
+                }
+            }
+            // An interface that is gone comes back with a network event.
+            Ok(_) | Err(_) => {}
+        }
         self.replan();
     }
 
