@@ -32,6 +32,15 @@ impl Daemon {
         self.unfilled.is_empty() && self.unattached.is_empty()
     }
 
+    /// Lets the counters of services that are new to their index begin at zero. Those of a service that was adopted go on.
+    pub(super) fn clear_counters(&mut self, before: &plan::Registry) {
+        for index in self.registry.new_tenants(before) {
+            if let Err(error) = self.dataplane.maps.clear_service(index) {
+                tracing::warn!("{:#}", anyhow::Error::from(error));
+            }
+        }
+    }
+
     fn carry_out(&mut self, changes: Changes, next: &Plan) -> Result<(), Error> {
         let Changes {
             states,

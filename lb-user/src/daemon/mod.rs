@@ -318,7 +318,8 @@ impl Daemon {
         let members = self.survey.members();
         let inputs = Inputs { config: &self.config, host: &host, members: &members, drains: &self.drains };
         let (next, registry) = plan::plan(&inputs, &self.registry);
-        self.registry = registry;
+        let before = std::mem::replace(&mut self.registry, registry);
+        self.clear_counters(&before);
         let previous = std::mem::take(&mut self.plan);
         let carried_out = if std::mem::take(&mut self.rewrite) { &Plan::default() } else { &previous };
         let whole = self.apply(carried_out, &next) && !self.rewrite;

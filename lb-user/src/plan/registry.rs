@@ -104,6 +104,12 @@ impl Registry {
         registry
     }
 
+    /// The indexes that belong to another service than before, or to one where there was none: their counters begin anew.
+    pub fn new_tenants(&self, before: &Self) -> impl Iterator<Item = u32> {
+        let had = |key: &Key, index: u32| before.services.get(key).is_some_and(|tenure| tenure.index == index);
+        self.services.iter().filter(move |(key, tenure)| !had(key, tenure.index)).map(|(_, tenure)| tenure.index)
+    }
+
     /// The slots that left and may not be used again yet.
     ///
     /// The daemon carries out the changes to the plan that came with this registry, deletes these slots from the socket array (the

@@ -4,6 +4,7 @@ mod balance;
 mod cli;
 mod drain;
 mod faults;
+mod forward;
 mod limits;
 mod listeners;
 mod live;
@@ -25,6 +26,7 @@ pub fn tests() -> Vec<Trial> {
         cli::tests(),
         drain::tests(),
         faults::tests(),
+        forward::tests(),
         limits::tests(),
         listeners::tests(),
         metrics::tests(),
