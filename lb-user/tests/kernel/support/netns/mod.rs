@@ -2,7 +2,7 @@
 
 mod topology;
 
-pub use topology::{Pair, Routed, join};
+pub use topology::{Pair, Routed, add_address, join};
 
 use std::ffi::OsStr;
 use std::fs::File;
