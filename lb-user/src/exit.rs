@@ -67,7 +67,7 @@ impl Exit {
             Self::Configuration => "the configuration was refused; what runs is as it was",
             Self::Permission => "root or a capability is missing",
             Self::Interface => "the interface: it does not exist, has no native XDP though asked for, or carries another XDP program",
-            Self::Kernel => "the kernel lacks something needed (BTF, bpffs, ..)",
+            Self::Kernel => "the kernel lacks something needed (a BPF file system, a kind of program or map, ..)",
             Self::AlreadyRunning => "the instance runs already, or another command holds its lock",
             Self::NotRunning => "no daemon and no data plane of this instance",
             Self::AddressInUse => "the address for metrics is in use",
@@ -223,6 +223,29 @@ mod tests {
         let table = Exit::table();
         assert_eq!(table.lines().count(), Exit::ALL.len());
         assert!(table.contains("\n   3  the configuration was refused"), "{table}");
+    }
+
+    /// `docs/exit-codes.md`, whole.
+    fn page() -> String {
+        let head = "# Exit codes\n\n<!-- Generated from lb-user/src/exit.rs; `WEIR_REGENERATE=1 cargo test -p lb-user --lib exit` writes it anew. -->\n\n\
+            Every command of `weir` ends with one of these; they never change their meaning. What went wrong is one line on standard error,\n\
+            `weir: ...`, and what to do about it the next, `remedy: ...`. With `--json` it is one object on standard error instead: `error`,\n\
+            `causes`, `remedy`, `exit` (the code), `kind` (its name) and, for a refused file, `file` and `faults`.\n\n\
+            A start that fails leaves nothing behind: no pin, no program on an interface or a group, no socket, no lock held. A data plane that\n\
+            an earlier daemon of the instance left to go on balancing goes on.\n\n\
+            | code | kind | meaning |\n|--:|---|---|\n";
+        let rows = Exit::ALL.map(|exit| format!("| {} | `{}` | {} |\n", exit.code(), json!(exit).as_str().unwrap(), exit.meaning()));
+        head.to_owned() + &rows.concat()
+    }
+
+    #[test]
+    fn the_page_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/exit-codes.md");
+        if std::env::var_os("WEIR_REGENERATE").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(found == page(), "docs/exit-codes.md is out of date: run `WEIR_REGENERATE=1 cargo test -p lb-user --lib exit`");
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::{
 /// How long the daemon's process may take to end once everything is detached.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long to wait for the end of a process that broke off the connection.
+const BROKEN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Has the daemon detach everything, remove all pins and end, and waits for its process to end, so that the next `weir run` finds the
 /// lock free. Without a daemon `offline` removes what is left and says what that was, or fails with [`Exit::NotRunning`].
 pub fn run(global: &GlobalArgs, offline: impl FnOnce() -> Result<String, Failure>) -> Result<Exit, Failure> {
@@ -34,7 +37,14 @@ pub(super) fn carry_out(global: &GlobalArgs, offline: impl FnOnce() -> Result<St
     };
     // Taken before it is asked to end, when the pid is still surely its own.
     let process = client.daemon().and_then(Ending::watch);
-    let message = done(accepted(client.ask(&Request::Stop).map_err(|error| unanswered(global, error))?)?)?;
+    let response = match client.ask(&Request::Stop) {
+        // It ended while it was asked: killed, or told by somebody else. What it has left is to be taken away all the same.
+        Err(ClientError::Broken { .. }) if process.as_ref().is_some_and(|process| process.ended_within(BROKEN_PATIENCE)) => {
+            return offline();
+        }
+        other => other.map_err(|error| unanswered(global, error))?,
+    };
+    let message = done(accepted(response)?)?;
     if process.is_none_or(|process| process.ended_within(PATIENCE)) {
         return Ok(message);
     }

@@ -32,6 +32,8 @@ pub struct Survey {
     start: Instant,
     /// When a doubtful socket becomes unserved, if nothing changes.
     doubtful_until: Option<Duration>,
+    /// Whether it has been said that the helper is gone.
+    helper_missed: bool,
 }
 
 /// What is known of a socket beyond what the kernel lists.
@@ -50,7 +52,15 @@ impl Survey {
     /// A survey of the calling thread's network namespace that knows nothing yet.
     pub fn new(helper: Helper) -> Result<Self, diag::Error> {
         let diag = Diag::open()?;
-        Ok(Self { diag, helper, known: HashMap::new(), listeners: Vec::new(), start: Instant::now(), doubtful_until: None })
+        Ok(Self {
+            diag,
+            helper,
+            known: HashMap::new(),
+            listeners: Vec::new(),
+            start: Instant::now(),
+            doubtful_until: None,
+            helper_missed: false,
+        })
     }
 
     /// The helper.
@@ -169,7 +179,7 @@ impl Survey {
             }
             match self.helper.holders(&missing, pids) {
                 Ok(answer) => found.extend(answer.found),
-                Err(error) => tracing::warn!("cannot find out who holds the listeners: {error}"),
+                Err(error) => self.complain("who holds the listeners", &error),
             }
             missing.retain(|inode| !found.contains_key(inode));
         }
@@ -222,9 +232,17 @@ impl Survey {
             self.doubtful_until = None;
             return;
         }
-        match self.sight(&served) {
-            Ok(()) => {}
-            Err(error) => tracing::warn!("cannot find out who serves the listeners: {error}"),
+        if let Err(error) = self.sight(&served) {
+            self.complain("who serves the listeners", &error);
+        }
+    }
+
+    /// Logs what the helper could not tell; that there is no helper any more is said once.
+    fn complain(&mut self, what: &str, error: &CallError) {
+        if self.helper.is_alive() {
+            tracing::warn!("cannot find out {what}: {error}");
+        } else if !std::mem::replace(&mut self.helper_missed, true) {
+            tracing::error!("the privileged helper has ended: no new listener can join until the daemon is started anew; the rest goes on");
         }
     }
 

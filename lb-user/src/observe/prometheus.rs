@@ -366,4 +366,6 @@ impl Family {
 }
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 14] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "haproxy", package: "haproxy" },
     Tool { program: "wrk", package: "wrk" },
@@ -24,10 +24,13 @@ const TOOLS: [Tool; 11] = [
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "conntrack", package: "conntrack" },
+    Tool { program: "promtool", package: "prometheus" },
+    Tool { program: "script", package: "bsdutils" },
+    Tool { program: "setpriv", package: "util-linux" },
 ];
 
 /// The packages that would start with the machine from now on, which nobody asked for.
-const SERVICES: [(&str, &str); 2] = [("nginx-light", "nginx"), ("haproxy", "haproxy")];
+const SERVICES: [(&str, &str); 3] = [("nginx-light", "nginx"), ("haproxy", "haproxy"), ("prometheus", "prometheus")];
 
 /// Installs the packages of the tools that are missing, or names the command that does.
 pub fn install_missing() -> Result<()> {

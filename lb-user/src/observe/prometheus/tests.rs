@@ -7,7 +7,7 @@ use super::*;
 use crate::observe::sample;
 
 /// Everything that can be written is: both protocols, with every family.
-fn everything() -> Snapshot {
+pub(super) fn everything() -> Snapshot {
     let mut snapshot = sample::small();
     let backends = snapshot.services[0].backends.clone();
     snapshot.services[1].backends = backends.into_iter().map(|backend| Backend { accept_queue: None, ..backend }).collect();

@@ -56,18 +56,18 @@ fn every_help_has_an_example() {
     }
 }
 
-/// A daemon with a service of two backends, and what it stands on.
-fn running() -> (Weir, Workers, Pair) {
+/// A daemon with a service of two backends, and what it stands on. The namespace ends last: with it end the processes inside.
+fn running() -> (Pair, Workers, Weir) {
     let pair = Pair::new();
     let target = SocketAddr::new(pair.server_v4[0], 8080);
     let workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 2);
     let configuration = format!("[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nport = 8080\naddress = \"{}\"\n", target.ip());
     let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&configuration), &[]);
-    (weir, workers, pair)
+    (pair, workers, weir)
 }
 
 fn every_command_speaks_json() {
-    let (weir, _workers, pair) = running();
+    let (pair, _workers, weir) = running();
     let (client, server) = (format!("{}:4000", pair.client_v4[0]), format!("{}:8080", pair.server_v4[0]));
     let file = weir.configuration_path().display().to_string();
     let status = weir.cli(&["status", "--json"]);
@@ -109,7 +109,7 @@ fn every_command_speaks_json() {
 }
 
 fn no_escape_codes_in_pipes() {
-    let (weir, _workers, pair) = running();
+    let (pair, _workers, weir) = running();
     let (client, server) = (format!("{}:4000", pair.client_v4[0]), format!("{}:8080", pair.server_v4[0]));
     for command in [&["status"][..], &["explain", "tcp", &client, &server], &["doctor"], &["drain", "web", "9"], &["reload"]] {
         let output = weir.cli_output(command);

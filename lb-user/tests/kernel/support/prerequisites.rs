@@ -1,12 +1,15 @@
 //! Root and the tools the tests call, looked for once at the start and named all together.
 
 /// The tools, each with the Debian package that brings it.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 10] = [
     ("ethtool", "ethtool"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
+    ("promtool", "prometheus"),
+    ("script", "bsdutils"),
+    ("setpriv", "util-linux"),
     ("tcpdump", "tcpdump"),
     ("wrk", "wrk"),
 ];
