@@ -11,9 +11,12 @@ mod dataplane;
 #[path = "../../tests/kernel/support/mod.rs"]
 mod support;
 
+mod daemon;
 mod packets;
 mod programs;
 mod report;
+mod selector;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -23,7 +26,13 @@ use crate::report::Table;
 type Measure = fn(&Filter) -> Table;
 
 /// The parts, in the order of their running.
-const PARTS: &[(&str, Measure)] = &[("programs", programs::measure), ("packets", packets::measure)];
+const PARTS: &[(&str, Measure)] = &[
+    ("programs", programs::measure),
+    ("packets", packets::measure),
+    ("selector", selector::measure),
+    ("swap", swap::measure),
+    ("daemon", daemon::measure),
+];
 
 /// What is to be measured: all, or what has this in the name of its part or in its own.
 #[derive(Debug)]
@@ -41,6 +50,12 @@ impl Filter {
 }
 
 fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some("--role") {
+        // A worker process that a part has started.
+        return support::roles::play(words);
+    }
+
     let mut text = String::new();
     let mut json = None;
     let mut words = std::env::args().skip(1);

@@ -46,6 +46,59 @@ impl fmt::Display for Table {
     }
 }
 
+/// A figure of its own: samples in one unit, and what their median is to stay below.
+#[derive(Debug)]
+pub struct Figure {
+    pub name: String,
+    pub unit: &'static str,
+    pub samples: Vec<f64>,
+    pub at_most: Option<f64>,
+}
+
+impl Figure {
+    pub fn new(name: &str, unit: &'static str, samples: impl Into<Vec<f64>>, at_most: Option<f64>) -> Self {
+        let mut samples = samples.into();
+        samples.sort_by(f64::total_cmp);
+        Self { name: name.to_owned(), unit, samples, at_most }
+    }
+
+    fn row(&self) -> Vec<Value> {
+        let median = median(&self.samples);
+        let rounded = |value: f64| json!((value * 1000.0).round() / 1000.0);
+        vec![
+            json!(self.name),
+            rounded(median),
+            rounded(self.samples[0]),
+            rounded(self.samples[self.samples.len() - 1]),
+            json!(self.unit),
+            json!(self.at_most),
+            json!(self.at_most.map(|limit| median <= limit)),
+        ]
+    }
+}
+
+/// A table of figures that have little in common.
+pub fn figures(about: String, figures: &[Figure]) -> Table {
+    Table {
+        about,
+        columns: &[
+            ("figure", "figure"),
+            ("median", "median"),
+            ("least", "least"),
+            ("most", "most"),
+            ("unit", "unit"),
+            ("at_most", "to reach"),
+            ("reached", ""),
+        ],
+        rows: figures.iter().map(Figure::row).collect(),
+    }
+}
+
+/// The one in the middle of sorted samples.
+pub fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
+
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
