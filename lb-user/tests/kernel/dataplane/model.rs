@@ -58,10 +58,10 @@ impl<'a> Model<'a> {
             Err(reason) => return Fate::passed(reason),
         };
         let key = &flow.key;
-        if !self.ports.contains(&(key.protocol, key.destination_port)) {
+        if !self.ports.contains(&(key.protocol_number(), key.destination_port)) {
             return Fate::passed(Reason::NotAPort);
         }
-        let Some(service) = self.services.get(&(key.destination, key.destination_port, key.protocol, interface)) else {
+        let Some(service) = self.services.get(&(key.destination, key.destination_port, key.protocol_number(), interface)) else {
             return Fate::passed(Reason::NotAnAddress);
         };
         if bytes[..6] != SERVER_MAC && bytes[..6] != BRIDGE_MAC {
