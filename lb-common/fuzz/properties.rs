@@ -39,7 +39,7 @@ fn parse(bytes: &[u8]) -> Result<Flow, Reason> {
 }
 
 fn is_as_in(flow: &Flow, bytes: &[u8]) {
-    let Flow { key, kind, destination_mac, transport } = *flow;
+    let Flow { key, kind, destination_mac, transport, .. } = *flow;
     let length = header_length(kind, key.protocol_number());
     assert!((ethernet::LENGTH + 20..=FARTHEST).contains(&transport), "{transport}");
     assert_eq!(transport % 4, ethernet::LENGTH % 4, "every header before it is a multiple of 4 bytes");
