@@ -39,14 +39,13 @@ fn parse(bytes: &[u8]) -> Result<Flow, Reason> {
 }
 
 fn is_as_in(flow: &Flow, bytes: &[u8]) {
-    let Flow { key, kind, destination_mac, transport } = *flow;
-    let length = header_length(kind, key.protocol);
+    let Flow { key, kind, destination_mac, transport, .. } = *flow;
+    let length = header_length(kind, key.protocol_number());
     assert!((ethernet::LENGTH + 20..=FARTHEST).contains(&transport), "{transport}");
     assert_eq!(transport % 4, ethernet::LENGTH % 4, "every header before it is a multiple of 4 bytes");
     assert!(transport + length <= bytes.len(), "the transport header ends behind the packet");
     assert_eq!(destination_mac.to_be_bytes()[2..], bytes[..6]);
-    assert_eq!(key.padding, [0; 3], "the padding is part of the key in the kernel's hash maps");
-    assert!(matches!(key.protocol, protocol::TCP | protocol::UDP));
+    assert!(matches!(key.protocol_number(), protocol::TCP | protocol::UDP) && key.protocol < 256);
 
     let header = &bytes[transport..];
     let ports = [u16::from_be_bytes([header[0], header[1]]), u16::from_be_bytes([header[2], header[3]])];
@@ -55,8 +54,8 @@ fn is_as_in(flow: &Flow, bytes: &[u8]) {
         _ => assert_eq!([key.source_port, key.destination_port], ports),
     }
     match kind {
-        Kind::Segment(flags) => assert!(key.protocol == protocol::TCP && flags == header[13] && header[12] >> 4 >= 5),
-        Kind::Datagram => assert_eq!(key.protocol, protocol::UDP),
+        Kind::Segment(flags) => assert!(key.protocol_number() == protocol::TCP && flags == header[13] && header[12] >> 4 >= 5),
+        Kind::Datagram => assert_eq!(key.protocol_number(), protocol::UDP),
         Kind::FirstFragment | Kind::Error => {}
     }
     if !matches!(kind, Kind::Error) {
@@ -103,7 +102,7 @@ fn ends_alike(bytes: &[u8]) {
         assert!(short == whole || short == Err(Reason::Truncated), "{length} bytes: {short:?}, all: {whole:?}");
     }
     if let Ok(flow) = whole {
-        let end = flow.transport + header_length(flow.kind, flow.key.protocol);
+        let end = flow.transport + header_length(flow.kind, flow.key.protocol_number());
         assert_eq!(parse(&bytes[..end]), whole);
         assert_eq!(parse(&bytes[..end - 1]), Err(Reason::Truncated));
     }

@@ -31,6 +31,11 @@ pub fn parse(window: &Window<'_>, offset: usize) -> Result<Network, Reason> {
         fragment: Fragment::Whole,
         payload: offset + LENGTH,
     };
+    // On the wire an IPv4-mapped address is nobody's (RFC 4942, section 2.2), and Linux drops a packet from one; here it would be taken
+    // for the IPv4 address, and the packet for one of an IPv4 service.
+    if network.source.is_ipv4() || network.destination.is_ipv4() {
+        return Err(Reason::Malformed);
+    }
     for _ in 0..MAX_EXTENSION_HEADERS {
         if !is_extension(network.protocol) {
             break;
@@ -136,6 +141,17 @@ mod tests {
         };
         check(HOP_BY_HOP, &chain(MAX_EXTENSION_HEADERS), Ok((6, Fragment::Whole, 40 + 8 * MAX_EXTENSION_HEADERS)));
         check(HOP_BY_HOP, &chain(MAX_EXTENSION_HEADERS + 1), Err(Reason::TooDeep));
+    }
+
+    #[test]
+    fn mapped_addresses_are_malformed() {
+        for at in [8, 24] {
+            let mut bytes = packet(6, &[]);
+            bytes[at..at + 16].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
+            assert_eq!(parse(&Window::of(&bytes), 0), Err(Reason::Malformed));
+            bytes[at + 10] = 0xfe;
+            assert!(parse(&Window::of(&bytes), 0).is_ok());
+        }
     }
 
     #[test]

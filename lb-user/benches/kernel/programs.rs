@@ -6,9 +6,10 @@ use aya::{
     Btf, EbpfLoader,
     programs::{Program, ProgramError, ProgramInfo},
 };
+use lb_user::dataplane::OBJECT;
 use serde_json::{Value, json};
 
-use crate::{Filter, dataplane::harness::OBJECT, report::Table};
+use crate::{Filter, report::Table};
 
 /// How often each program is loaded; the median time counts.
 const LOADS: usize = 5;

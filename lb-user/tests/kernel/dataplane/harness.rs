@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, include_bytes_aligned,
+    Ebpf, EbpfLoader,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData},
     programs::{ProgramFd, Xdp},
     util::nr_cpus,
@@ -15,6 +15,7 @@ use lb_common::{
     FlowKey, Reason,
     abi::{ABI_VERSION, BackendCounters, BackendState, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, Settings, UdpFlow},
 };
+use lb_user::dataplane::OBJECT;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
@@ -23,9 +24,6 @@ use super::{
     world::{BRIDGE_MAC, GENERATION, HASH_KEY, SERVICES, SLOTS, World},
 };
 use crate::support::packet::SERVER_MAC;
-
-/// What the build script made of lb-ebpf.
-pub static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir.o"));
 
 /// `BPF_F_INNER_MAP`: an array of another size than the template's may stand in a map of maps.
 const INNER_MAP: u32 = 1 << 12;

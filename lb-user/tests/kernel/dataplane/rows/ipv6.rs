@@ -8,7 +8,7 @@ use super::{LINUX_SYN, QUERY, Row, TIMESTAMPS, of, opens, opens_udp, passed, tcp
 use crate::{
     dataplane::{
         rows::Choice,
-        world::{CLIENT6, DNS, NEW_PORT, SECOND_SERVER6, SERVER6, STRANGER6, WEB6, WILDCARD},
+        world::{CLIENT, CLIENT6, DNS, NEW_PORT, SECOND_SERVER6, SERVER, SERVER6, STRANGER6, WEB6, WILDCARD},
     },
     support::packet::{ACK, PSH, Packet, SYN},
 };
@@ -26,6 +26,8 @@ pub const ROWS: &[Row] = &[
     passed("ipv6: multicast address", || tcp(to(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)), 80, SYN), Reason::NotAnAddress),
     passed("ipv6: wildcard address", || tcp(to(Ipv6Addr::UNSPECIFIED), 443, SYN), Reason::NotAnAddress),
     passed("ipv6: IPv4-compatible address", || tcp(to(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0xc000, 0x201)), 80, SYN), Reason::NotAnAddress),
+    passed("ipv6: the server's address as an IPv4-mapped one", || tcp(to(SERVER.to_ipv6_mapped()), 80, SYN), Reason::Malformed),
+    passed("ipv6: a client with an IPv4-mapped address", || tcp(from(CLIENT.to_ipv6_mapped()), 80, SYN), Reason::Malformed),
     opens("ipv6: flow label, traffic class, hop limit 0", || tcp(v6().flow_label(0xf_ffff).traffic_class(0xff).ttl(0), 80, SYN), WEB6),
     opens("ipv6: payload length behind the frame's end", || tcp(v6().length(1440), 80, SYN), WEB6),
     of("ipv6: payload length 0 (jumbogram, joined segments)", || tcp(v6().length(0), 80, ACK), WEB6, Reason::TcpEstablished),
@@ -71,6 +73,10 @@ const PADDING: &[u8] = &[1, 4, 0, 0, 0, 0];
 
 fn to(server: Ipv6Addr) -> Packet {
     Packet::ethernet().ipv6(CLIENT6, server)
+}
+
+fn from(client: Ipv6Addr) -> Packet {
+    Packet::ethernet().ipv6(client, SERVER6)
 }
 
 fn first_half() -> Ipv6Addr {
