@@ -106,11 +106,13 @@ impl Scene {
         let pair = Pair::new();
         let addresses = [pair.server_v4[0], pair.server_v6[0]];
         let bind = |(address, kind)| Group::start(&pair.server, SocketAddr::new(address, PORT), kind);
-        let groups: Vec<_> = [Type::STREAM, Type::DGRAM].into_iter().flat_map(|kind| addresses.map(|address| bind((address, kind)))).collect();
+        let groups: Vec<_> =
+            [Type::STREAM, Type::DGRAM].into_iter().flat_map(|kind| addresses.map(|address| bind((address, kind)))).collect();
         let mut weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(CONFIGURATION), &[]);
         eventually(Duration::from_secs(10), || {
             let status = weir.cli(&["status", "--json"]);
-            let backends: Vec<_> = status["services"].as_array().into_iter().flatten().map(|one| one["backends"].as_array().map_or(0, Vec::len)).collect();
+            let backends: Vec<_> =
+                status["services"].as_array().into_iter().flatten().map(|one| one["backends"].as_array().map_or(0, Vec::len)).collect();
             if backends == [WORKERS; 4] { Ok(()) } else { Err(format!("services with so many backends: {backends:?}")) }
         });
         // The data plane goes on without it, and the daemon would notice that its selector is gone for a while.
@@ -247,8 +249,7 @@ impl Group {
     fn attach(&self, program: &OwnedFd) {
         let (socket, program) = (self.sockets[0].as_raw_fd(), program.as_raw_fd());
         // SAFETY: the option's value is the 4 bytes at `program`, which live until the call returns.
-        let result =
-            unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, (&raw const program).cast(), 4) };
+        let result = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, (&raw const program).cast(), 4) };
         assert_eq!(result, 0, "attach to the group: {}", std::io::Error::last_os_error());
     }
 }
