@@ -2,6 +2,7 @@
 
 mod topology;
 
+#[allow(unused_imports, reason = "the benchmark, which includes this, needs a part of it")]
 pub use topology::{Pair, Routed, add_address, join};
 
 use std::ffi::OsStr;
