@@ -267,6 +267,8 @@ impl Daemon {
         }
         if self.last_scan.is_some() {
             self.survey.look_at_all(&self.dataplane);
+        } else {
+            self.survey.look_at_new();
         }
         self.replan();
         self.udp_flows = self.dataplane.maps.udp_flow_count();
@@ -298,6 +300,10 @@ impl Daemon {
             tracing::warn!("cannot list the listeners: {error}");
         }
         self.replan();
+        // A new listener does not wait for this.
+        if self.survey.look_at_new() {
+            self.replan();
+        }
     }
 
     fn network_changed(&mut self, network: Network) {

@@ -45,6 +45,8 @@ struct Known {
     foreign_program: bool,
     servers: Vec<Process>,
     unserved: bool,
+    /// Whether it was ever looked at who serves it.
+    looked_at: bool,
     watch: Watch,
 }
 
@@ -78,7 +80,8 @@ impl Survey {
         config.discovery.udp || config.services.iter().any(|service| service.protocol == Protocol::Udp)
     }
 
-    /// Lists the listeners anew, and finds out about those that are new; `pids` are the processes that are said to have made them.
+    /// Lists the listeners anew, and finds out what a plan needs of those that are new; `pids` are the processes that are said to have
+    /// made them. Who serves them is left to [`Survey::look_at_new`]: that takes as long as the host has epoll instances.
     pub fn list(&mut self, config: &Config, dataplane: &Dataplane, pids: &BTreeSet<u32>) -> Result<(), diag::Error> {
         let mut listeners = self.diag.listeners(Protocol::Tcp)?;
         if Self::wants_udp(config) {
@@ -95,9 +98,19 @@ impl Survey {
         if !new.is_empty() {
             self.find_holders(&new, pids);
             self.ask(&new, dataplane);
-            self.look(&new);
+            self.guess(&new);
         }
         Ok(())
+    }
+
+    /// Looks at who serves the sockets that are new. Answers whether anything is otherwise than was guessed.
+    pub fn look_at_new(&mut self) -> bool {
+        let is_new = |one: &&Listener| self.known.get(&one.cookie).is_some_and(|known| known.reuseport == Some(true) && !known.looked_at);
+        let new: Vec<Listener> = self.listeners.iter().filter(is_new).copied().collect();
+        if new.is_empty() {
+            return false;
+        }
+        self.look_for_changes(&new)
     }
 
     /// Forgets a socket that is said to have stopped listening. Answers whether it was known.
@@ -123,12 +136,28 @@ impl Survey {
 
     /// Looks again at who serves the sockets of groups. Answers whether anything is otherwise than it was.
     pub fn look_at_servers(&mut self) -> bool {
-        let before: Vec<_> = self.known.iter().map(|(cookie, known)| (*cookie, known.unserved, known.servers.clone())).collect();
         let listeners: Vec<Listener> = self.listeners.iter().filter(|one| self.is_reuseport(one.cookie)).copied().collect();
-        self.look(&listeners);
+        self.look_for_changes(&listeners)
+    }
+
+    fn look_for_changes(&mut self, listeners: &[Listener]) -> bool {
+        let before: Vec<_> = self.known.iter().map(|(cookie, known)| (*cookie, known.unserved, known.servers.clone())).collect();
+        self.look(listeners);
         before.into_iter().any(|(cookie, unserved, servers)| {
             self.known.get(&cookie).is_none_or(|known| known.unserved != unserved || known.servers != servers)
         })
+    }
+
+    /// Takes the only process that holds a socket for its server until it is looked at.
+    fn guess(&mut self, listeners: &[Listener]) {
+        for listener in listeners {
+            let Some(known) = self.known.get_mut(&listener.cookie) else { continue };
+            if let Some(first) = known.holders.first()
+                && known.holders.iter().all(|holder| holder.pid == first.pid)
+            {
+                known.servers = vec![process(first.pid, &known.holders)];
+            }
+        }
     }
 
     /// The listeners as the plan wants them.
@@ -266,6 +295,7 @@ impl Survey {
         self.doubtful_until = None;
         for listener in listeners {
             let Some(known) = self.known.get_mut(&listener.cookie) else { continue };
+            known.looked_at = true;
             let holders: Vec<u32> = known.holders.iter().map(|holder| holder.pid).collect();
             let sighting = Sighting {
                 holders: &holders,
