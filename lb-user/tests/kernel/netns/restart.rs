@@ -35,12 +35,8 @@ pub fn tests() -> Vec<Trial> {
         trial("restart::detach_on_exit_leaves_nothing", detach_on_exit_leaves_nothing),
         trial("restart::stop_with_a_daemon_leaves_nothing", stop_with_a_daemon_leaves_nothing),
         trial("restart::stop_without_a_daemon_leaves_nothing", stop_without_a_daemon_leaves_nothing),
-        trial("restart::another_version_takes_over_after_a_kill_and_hands_back_after_a_sigterm", || {
-            another_version_takes_over([Weir::kill9, end])
-        }),
-        trial("restart::another_version_takes_over_after_a_sigterm_and_hands_back_after_a_kill", || {
-            another_version_takes_over([end, Weir::kill9])
-        }),
+        trial("restart::another_version_takes_over_after_a_kill", another_version_takes_over_after_a_kill),
+        trial("restart::another_version_takes_over_after_a_sigterm", another_version_takes_over_after_a_sigterm),
     ]
 }
 
@@ -167,6 +163,14 @@ fn stop_without_a_daemon_leaves_nothing() {
     });
     let again = world.weir.cli_output(&["stop"]);
     assert_eq!(again.status.code(), Some(8), "there is nothing to stop: {}", String::from_utf8_lossy(&again.stderr));
+}
+
+fn another_version_takes_over_after_a_kill() {
+    another_version_takes_over([Weir::kill9, end]);
+}
+
+fn another_version_takes_over_after_a_sigterm() {
+    another_version_takes_over([end, Weir::kill9]);
 }
 
 /// From this version to the next one and back, each daemon ended in its own way.
