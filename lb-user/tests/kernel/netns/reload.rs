@@ -168,7 +168,7 @@ fn judge(what: &str, weir: Option<&Weir>, reports: &[Report; 2], excused: &[&str
     for (kind, count) in reports.iter().flat_map(Report::failures_by_kind) {
         println!("  {count} times {kind}");
     }
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{} {with} weir.json", what).replace(' ', "-"));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{what} {with} weir.json").replace(' ', "-"));
     std::fs::write(file, serde_json::to_vec_pretty(&measured).expect("plain data")).expect("write the measurement");
 
     let Some(weir) = weir else { return };
