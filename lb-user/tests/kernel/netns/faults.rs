@@ -112,9 +112,9 @@ impl Setup {
     }
 
     fn balances(&self) {
-        let before = self.weir.metrics().count("weir_backend_selections_total", &[]);
+        let before = self.weir.metrics().count("weir_backend_selections_total", &[("cause", "syn")]);
         open_close(&self.pair.client, &self.plan, 100).assert_no_failure();
-        assert_eq!(self.weir.metrics().count("weir_backend_selections_total", &[]) - before, 100);
+        assert_eq!(self.weir.metrics().count("weir_backend_selections_total", &[("cause", "syn")]) - before, 100);
     }
 }
 
@@ -303,7 +303,7 @@ fn two_daemons() {
     let _workers = Workers::start(&beside.server, &WorkerPlan::tcp(target), 2);
     let other = Weir::start(&beside.server, Pair::SERVER_DEVICE, None, &[]);
     open_close(&beside.client, &Plan::new(target, &beside.client_v4), 100).assert_no_failure();
-    assert_eq!(other.metrics().count("weir_backend_selections_total", &[]), 100);
+    assert_eq!(other.metrics().count("weir_backend_selections_total", &[("cause", "syn")]), 100);
     setup.balances();
 }
 

@@ -115,7 +115,7 @@ fn more_services_than_there_may_be() {
     for port in 8080..8083 {
         open_close(&pair.client, &Plan::new(address(port), &pair.client_v4), 50).assert_no_failure();
     }
-    assert_eq!(weir.metrics().count("weir_backend_selections_total", &[]), 100);
+    assert_eq!(weir.metrics().count("weir_backend_selections_total", &[("cause", "syn")]), 100);
     // When a service ends, the one that was left out comes in.
     let first = picture["services"][0]["port"].as_u64().and_then(|port| usize::try_from(port - 8080).ok()).expect("a port");
     drop(groups.remove(first));

@@ -81,7 +81,7 @@ fn group_steered_by_another() {
         let text = in_words(&weir);
         assert!(text.contains("another program steers its group") && text.contains("takeover = true"), "{text}");
         open_close(&pair.client, &Plan::new(address, &pair.client_v4), 200).assert_no_failure();
-        assert_eq!(weir.metrics().count("weir_backend_selections_total", &[]), 0);
+        assert_eq!(weir.metrics().count("weir_backend_selections_total", &[("cause", "syn")]), 0);
         assert!(programs::exists(id), "its program is still attached");
 
         // A service that names it, without `takeover`, says why it has no backends.
@@ -112,7 +112,7 @@ fn takeover() {
     let report = open_close(&pair.client, &Plan::new(address, &pair.client_v4), 300);
     report.assert_no_failure();
     assert_eq!(report.by_worker, workers.counts());
-    assert_eq!(weir.metrics().count("weir_backend_selections_total", &[("service", "web")]), 300);
+    assert_eq!(weir.metrics().count("weir_backend_selections_total", &[("service", "web"), ("cause", "syn")]), 300);
     eventually(PATIENCE, || if programs::exists(id) { Err("the program that was replaced is still there".to_owned()) } else { Ok(()) });
 }
 

@@ -71,12 +71,16 @@ fn workers_end_while_they_are_taken() {
     assert!(!log.contains("ERROR"), "{log}");
 
     // The table is right: every connection goes where it says, and each worker gets its part.
-    let selected = weir.metrics().count("weir_backend_selections_total", &[]);
+    let selected = weir.metrics().count("weir_backend_selections_total", &[("cause", "syn")]);
     let report = open_close(&pair.client, &Plan::new(target, &pair.client_v4), 600);
     report.assert_no_failure();
     assert_eq!(report.by_worker, lasting.counts());
     assert_eq!(report.by_worker.len(), 3);
-    assert_eq!(weir.metrics().count("weir_backend_selections_total", &[]) - selected, 600, "none was left to the kernel's hash");
+    assert_eq!(
+        weir.metrics().count("weir_backend_selections_total", &[("cause", "syn")]) - selected,
+        600,
+        "none was left to the kernel's hash"
+    );
 }
 
 fn interface_removed_and_made_again() {
@@ -139,7 +143,7 @@ fn helper_killed() {
     assert_eq!(cookies(&weir.cli(&["status", "--json"])), workers.sockets().iter().map(|socket| socket.cookie).collect());
     let plan = Plan::new(target, &pair.client_v4);
     open_close(&pair.client, &plan, 200).assert_no_failure();
-    assert_eq!(weir.metrics().count("weir_backend_selections_total", &[]), 200);
+    assert_eq!(weir.metrics().count("weir_backend_selections_total", &[("cause", "syn")]), 200);
     let complaints = weir.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
     assert_eq!(complaints, 1, "{}", weir.log());
 }
