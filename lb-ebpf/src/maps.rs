@@ -3,7 +3,7 @@
 //! The daemon pins them all under its instance's directory, by these names. Sizes marked "set at load" are the daemon's limits.
 
 use aya_ebpf::{
-    bindings::{BPF_F_CLONE, BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    bindings::{BPF_F_CLONE, BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf, reuseport_sock_array::ReusePortSockArrayImpl},
     macros::btf_map,
 };
@@ -33,9 +33,11 @@ pub static SERVICES: HashMap<ServiceKey, ServiceRecord, 65_536, { BPF_F_NO_PREAL
 pub static GROUPS: HashMap<GroupKey, GroupRecord, { MAX_SERVICES as usize }> = HashMap::new();
 
 /// Service -> its table (lb_common::abi's `table` says what is where). The daemon swaps tables whole; XDP and the selector read them.
-/// An empty place means that the service has no backend.
+/// An empty place means that the service has no backend. The daemon fills a table through a memory mapping: by system calls each of
+/// its thousands of entries is looked up and copied alone.
 #[btf_map]
-pub static TABLES: ArrayOfMaps<Array<u32, 1, { BPF_F_INNER_MAP as usize }>, { MAX_SERVICES as usize + 1 }> = ArrayOfMaps::new();
+pub static TABLES: ArrayOfMaps<Array<u32, 1, { (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize }>, { MAX_SERVICES as usize + 1 }> =
+    ArrayOfMaps::new();
 
 /// Slot -> listening socket: the one map that every version of Weir shares. The daemon fills slots, the kernel empties them when a
 /// socket closes. Its values are 64 bits wide so that the daemon can read the cookie of the socket in a slot.

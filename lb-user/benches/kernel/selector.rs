@@ -1,7 +1,9 @@
 //! What `select_socket` costs above an empty program of its type, for packets that come over a wire (`bpf_stats`).
 //!
 //! A test run cannot tell: the kernel has none for this type of program. So clients in one namespace open connections to a group in
-//! another, and the kernel's own count of runs and of time gives the mean of one turn. The two programs take turns on the same group.
+//! another, and the kernel's own count of runs and of time gives the mean of one turn. The programs take turns on the same group.
+//!
+//! A third program selects a socket that it was told beforehand: what the kernel's own part of a selection costs, which nothing saves.
 
 use std::{
     io::Write as _,
@@ -15,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use aya::{programs::ProgramInfo, sys::Stats};
+use aya::{maps::MapData, programs::ProgramInfo, sys::Stats};
 use lb_common::abi::ABI_VERSION;
 use lb_user::dataplane::{Maps, Pins};
 use serde_json::{Value, json};
@@ -34,7 +36,7 @@ use crate::{
     },
 };
 
-/// The two programs take turns so often.
+/// The programs take turns so often.
 const ROUNDS: usize = 15;
 /// Connections, or datagrams, of one turn.
 const PACKETS: usize = 3000;
@@ -69,11 +71,12 @@ pub fn measure(filter: &Filter) -> Table {
     let mut table = Table {
         about: format!(
             "**Selector**: nanoseconds of `select_socket` above an empty sk_reuseport program (bpf_stats), for packets over a veth pair to \
-             a group of {WORKERS}; both by turns, {ROUNDS} times {PACKETS} packets each"
+             a group of {WORKERS}; by turns, {ROUNDS} times {PACKETS} packets each"
         ),
         columns: &[
             ("packet", "packet"),
             ("empty_ns", "empty program, ns"),
+            ("bare_ns", "select alone: above it, ns"),
             ("above_ns", "above it (median), ns"),
             ("above_min_ns", "least"),
             ("above_max_ns", "most"),
@@ -99,6 +102,8 @@ struct Scene {
     groups: Vec<Group>,
     weir: Weir,
     empty: OwnedFd,
+    /// A program for each group, in their order.
+    bare: Vec<OwnedFd>,
 }
 
 impl Scene {
@@ -109,20 +114,23 @@ impl Scene {
         let groups: Vec<_> =
             [Type::STREAM, Type::DGRAM].into_iter().flat_map(|kind| addresses.map(|address| bind((address, kind)))).collect();
         let mut weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(CONFIGURATION), &[]);
-        eventually(Duration::from_secs(10), || {
+        let slots = eventually(Duration::from_secs(10), || {
             let status = weir.cli(&["status", "--json"]);
-            let backends: Vec<_> =
-                status["services"].as_array().into_iter().flatten().map(|one| one["backends"].as_array().map_or(0, Vec::len)).collect();
-            if backends == [WORKERS; 4] { Ok(()) } else { Err(format!("services with so many backends: {backends:?}")) }
+            let slots: Vec<_> = groups.iter().filter_map(|group| group.slot(&status)).collect();
+            if slots.len() == groups.len() { Ok(slots) } else { Err(format!("only so many whole services: {}", slots.len())) }
         });
         // The data plane goes on without it, and the daemon would notice that its selector is gone for a while.
         weir.kill9();
-        Self { pair, groups, weir, empty: load_empty().expect("an empty program") }
+        let sockets = MapData::from_pin(weir.pins().join("sockets")).expect("the pinned socket array");
+        let bare = slots.into_iter().map(|slot| load(&bare(sockets.fd().as_fd().as_raw_fd(), slot)).expect("a program that selects"));
+        let empty = load(&[instruction::set(0, SK_PASS), instruction::exit()]).expect("an empty program");
+        Self { bare: bare.collect(), pair, groups, weir, empty }
     }
 
     fn row(&self, (name, load, v6, at_most): &(&str, Load, bool, Option<f64>)) -> Vec<Value> {
         let kind = if *load == Load::Syn { Type::STREAM } else { Type::DGRAM };
-        let group = self.groups.iter().find(|group| group.kind == kind && group.address.is_ipv6() == *v6).expect("a group for each");
+        let place = self.groups.iter().position(|group| group.kind == kind && group.address.is_ipv6() == *v6).expect("a group for each");
+        let (group, bare) = (&self.groups[place], &self.bare[place]);
         let own = ProgramInfo::from_pin(self.weir.pins().join("programs/select_socket")).expect("the pinned selector");
         let own = own.fd().expect("the selector's descriptor").as_fd().try_clone_to_owned().expect("one more descriptor");
         let sources: &[IpAddr] = if *v6 { &self.pair.client_v6 } else { &self.pair.client_v4 };
@@ -131,23 +139,26 @@ impl Scene {
         group.attach(&own);
         clients.send();
         let undecided = self.undecided();
-        let (mut base, mut above) = (Vec::new(), Vec::new());
+        let [mut base, mut alone, mut above] = [(); 3].map(|()| Vec::new());
         for _ in 0..ROUNDS {
-            let [empty, ours] = [&self.empty, &own].map(|program| {
+            let [empty, bare, ours] = [&self.empty, bare, &own].map(|program| {
                 group.attach(program);
                 nanoseconds(program, || clients.send())
             });
             base.push(empty);
+            alone.push(bare - empty);
             above.push(ours - empty);
         }
         group.attach(&own);
-        base.sort_by(f64::total_cmp);
-        above.sort_by(f64::total_cmp);
+        for samples in [&mut base, &mut alone, &mut above] {
+            samples.sort_by(f64::total_cmp);
+        }
         let rounded = |value: f64| json!((value * 10.0).round() / 10.0);
         let median_above = median(&above);
         vec![
             json!(name),
             rounded(median(&base)),
+            rounded(median(&alone)),
             rounded(median_above),
             rounded(above[0]),
             rounded(above[ROUNDS - 1]),
@@ -245,6 +256,16 @@ impl Group {
         Self { address, kind, threads: threads.collect(), sockets, stop }
     }
 
+    /// The slot of one of its sockets, once all are backends.
+    fn slot(&self, status: &Value) -> Option<u32> {
+        let protocol = if self.kind == Type::STREAM { "tcp" } else { "udp" };
+        let address = self.address.ip().to_string();
+        let mut services = status["services"].as_array()?.iter();
+        let service = services.find(|service| service["address"] == address.as_str() && service["protocol"] == protocol)?;
+        let backends = service["backends"].as_array().filter(|backends| backends.len() == WORKERS)?;
+        backends[0]["slot"].as_u64()?.try_into().ok()
+    }
+
     /// Gives the group a program in place of the one it has.
     fn attach(&self, program: &OwnedFd) {
         let (socket, program) = (self.sockets[0].as_raw_fd(), program.as_raw_fd());
@@ -280,8 +301,27 @@ fn serve(socket: &Socket, kind: Type, stop: &AtomicBool) {
     }
 }
 
-/// Loads a program that leaves every choice to the kernel.
-fn load_empty() -> std::io::Result<OwnedFd> {
+const SK_PASS: i32 = 1;
+
+/// Selects the socket in a slot of the socket array (`bpf_sk_select_reuseport`).
+fn bare(sockets: i32, slot: u32) -> Vec<u64> {
+    const SELECT: i32 = 82;
+    let [map, second] = instruction::map(2, sockets);
+    vec![
+        instruction::store(10, -8, slot.cast_signed()),
+        map,
+        second,
+        instruction::copy(3, 10),
+        instruction::add(3, -8),
+        instruction::set(4, 0),
+        instruction::call(SELECT),
+        instruction::set(0, SK_PASS),
+        instruction::exit(),
+    ]
+}
+
+/// Loads a sk_reuseport program of these instructions.
+fn load(instructions: &[u64]) -> std::io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -300,12 +340,10 @@ fn load_empty() -> std::io::Result<OwnedFd> {
     const PROG_LOAD: libc::c_long = 5;
     const PROG_TYPE_SK_REUSEPORT: u32 = 21;
     const ATTACH_TYPE_SELECT: u32 = 39;
-    const SK_PASS: i32 = 1;
-    let instructions = [instruction::set(0, SK_PASS), instruction::exit()];
     let license = c"GPL";
     let attributes = Attributes {
         kind: PROG_TYPE_SK_REUSEPORT,
-        count: 2,
+        count: u32::try_from(instructions.len()).expect("a short program"),
         instructions: instructions.as_ptr().expose_provenance() as u64,
         license: license.as_ptr().expose_provenance() as u64,
         log_level: 0,
@@ -313,7 +351,7 @@ fn load_empty() -> std::io::Result<OwnedFd> {
         log: 0,
         kernel_version: 0,
         flags: 0,
-        name: *b"weir_empty\0\0\0\0\0\0",
+        name: *b"weir_bench\0\0\0\0\0\0",
         interface: 0,
         attach_type: ATTACH_TYPE_SELECT,
     };

@@ -1,7 +1,7 @@
 //! Which listeners there are and what is known of each: asked of the kernel and of the helper, remembered by cookie.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -83,14 +83,17 @@ impl Survey {
     /// Lists the listeners anew, and finds out what a plan needs of those that are new; `pids` are the processes that are said to have
     /// made them. Who serves them is left to [`Survey::look_at_new`]: that takes as long as the host has epoll instances.
     pub fn list(&mut self, config: &Config, dataplane: &Dataplane, pids: &BTreeSet<u32>) -> Result<(), diag::Error> {
-        let mut listeners = self.diag.listeners(Protocol::Tcp)?;
-        if Self::wants_udp(config) {
-            let ports: BTreeSet<u16> = config.services.iter().map(|service| service.port).collect();
-            let sockets = self.diag.listeners(Protocol::Udp)?;
-            // A client's socket is bound as well: without discovery only the ports that a service names matter.
-            listeners.extend(sockets.into_iter().filter(|one| config.discovery.udp || ports.contains(&one.port)));
+        let mut listeners = self.dump(config)?;
+        let listed: HashSet<u64> = listeners.iter().map(|one| one.cookie).collect();
+        if self.known.keys().any(|cookie| !listed.contains(cookie)) {
+            // The kernel lists in pieces, and goes on in a bucket of its table by number: while other sockets begin and end there it
+            // passes over some that live. A second list misses others, if any; a socket that has ended in between is announced.
+            let first = std::mem::replace(&mut listeners, self.dump(config)?);
+            listeners.extend(first);
         }
-        let present: BTreeSet<u64> = listeners.iter().map(|one| one.cookie).collect();
+        let mut present = HashSet::new();
+        // For the same reason one may be listed twice.
+        listeners.retain(|one| present.insert(one.cookie));
         self.known.retain(|cookie, _| present.contains(cookie));
         let new: Vec<Listener> =
             listeners.iter().filter(|one| self.known.get(&one.cookie).is_none_or(|known| known.reuseport.is_none())).copied().collect();
@@ -111,6 +114,18 @@ impl Survey {
             return false;
         }
         self.look_for_changes(&new)
+    }
+
+    /// The sockets as the kernel lists them: TCP listeners, and UDP sockets if they are wanted.
+    fn dump(&mut self, config: &Config) -> Result<Vec<Listener>, diag::Error> {
+        let mut listeners = self.diag.listeners(Protocol::Tcp)?;
+        if Self::wants_udp(config) {
+            let ports: BTreeSet<u16> = config.services.iter().map(|service| service.port).collect();
+            let sockets = self.diag.listeners(Protocol::Udp)?;
+            // A client's socket is bound as well: without discovery only the ports that a service names matter.
+            listeners.extend(sockets.into_iter().filter(|one| config.discovery.udp || ports.contains(&one.port)));
+        }
+        Ok(listeners)
     }
 
     /// Forgets a socket that is said to have stopped listening. Answers whether it was known.

@@ -6,7 +6,7 @@ use aya::{
     Pod,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage},
 };
-use aya_obj::generated::{BPF_F_INNER_MAP, bpf_map_type::BPF_MAP_TYPE_ARRAY};
+use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use lb_common::{
     FlowKey,
     abi::{
@@ -218,10 +218,11 @@ impl Maps {
 /// Makes an inner map with these elements.
 fn make_table(elements: &[u32]) -> Result<MapData, Error> {
     let length = u32::try_from(elements.len()).map_err(|error| Error::call("size a table")(std::io::Error::other(error)))?;
-    let map = MapData::create(aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, 4, 4, length, BPF_F_INNER_MAP), "table", None)
+    // The flags must be those of the template in the object, or the map of maps refuses it.
+    let flags = BPF_F_INNER_MAP | BPF_F_MMAPABLE;
+    let map = MapData::create(aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, 4, 4, length, flags), "table", None)
         .map_err(Error::map("TABLES"))?;
-    let indexes: Vec<u32> = (0..length).collect();
-    sys::update_batch(map.fd(), &indexes, elements).map_err(Error::call("fill a table"))?;
+    sys::write_array(map.fd(), elements).map_err(Error::call("fill a table"))?;
     Ok(map)
 }
 

@@ -25,8 +25,8 @@ use super::{
 };
 use crate::support::packet::SERVER_MAC;
 
-/// `BPF_F_INNER_MAP`: an array of another size than the template's may stand in a map of maps.
-const INNER_MAP: u32 = 1 << 12;
+/// `BPF_F_INNER_MAP`: an array of another size than the template's may stand in a map of maps. And `BPF_F_MMAPABLE`, as the template has.
+const INNER_MAP: u32 = 1 << 12 | 1 << 10;
 /// How many bytes before and behind the frame [`DataPlane::run_dirty`] fills. 256 bytes of headroom are there, less the `xdp_frame`.
 const DIRTY: i32 = 128;
 
