@@ -110,7 +110,8 @@ fn a_socket_that_nobody_serves_is_taken_out() {
     let taken_out = killed.elapsed();
     println!("unserved after {taken_out:?}");
     assert!(backend_of(&unserved.services[0], victim.cookie).share <= 0.0);
-    assert!(taken_out < Duration::from_millis(2500), "{taken_out:?}");
+    // At most a second until the daemon looks, a second of doubt, and as long again for a machine that has other things to do.
+    assert!(taken_out < Duration::from_secs(4), "{taken_out:?}");
     assert_eq!(weir.metrics().count("weir_backends", &[("state", "unserved")]), 1);
     drop(load.stop());
     let counted = |weir: &Weir| backend_of(&only_service(weir), victim.cookie).selections();
@@ -122,7 +123,12 @@ fn a_socket_that_nobody_serves_is_taken_out() {
 
     signal(nginx.master(), Signal::SIGCONT);
     let continued = Instant::now();
-    let service = service_with_ready(&weir, 4);
+    // While a socket has no server the daemon reads the epoll instances of the whole host, and the longer that takes, the rarer it does.
+    let service = eventually(6 * PATIENCE, || {
+        let service = only_service(&weir);
+        let state = backend_of(&service, victim.cookie).state;
+        if state == State::Ready { Ok(service) } else { Err(format!("it is {state:?}")) }
+    });
     println!("served again after {:?}", continued.elapsed());
     assert!(backend_of(&service, victim.cookie).share > 0.2);
     let report = open_close(&pair.client, &plan.starting_at_flow(3000), 1000);
