@@ -42,7 +42,7 @@ const GATHER: Duration = Duration::from_millis(5);
 /// How often it is looked at who serves what, at the most; see [`Daemon::look_interval`].
 const LOOK: Duration = Duration::from_secs(1);
 /// How much of the time may go into looking at who serves what: one part in this many.
-const LOOK_SHARE: u32 = 200;
+const LOOK_SHARE: u32 = 100;
 /// How soon a plan that could not be carried out whole is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
