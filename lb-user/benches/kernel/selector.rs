@@ -139,13 +139,13 @@ impl Scene {
         group.attach(&own);
         clients.send();
         let undecided = self.undecided();
-        let [mut base, mut alone, mut above] = [(); 3].map(|()| Vec::new());
+        let [mut floor, mut alone, mut above] = [(); 3].map(|()| Vec::new());
         for _ in 0..ROUNDS {
             let [empty, bare, ours] = [&self.empty, bare, &own].map(|program| {
                 group.attach(program);
                 nanoseconds(program, || clients.send())
             });
-            base.push(empty);
+            floor.push(empty);
             alone.push(bare - empty);
             above.push(ours - empty);
         }
@@ -157,7 +157,7 @@ impl Scene {
         let median_above = median(&above);
         vec![
             json!(name),
-            rounded(median(&base)),
+            rounded(median(&floor)),
             rounded(median(&alone)),
             rounded(median_above),
             rounded(above[0]),

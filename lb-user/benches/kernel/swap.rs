@@ -175,8 +175,8 @@ fn many_at_once(maps: &mut OwnMaps) -> Vec<Figure> {
     carry_out(first, &world.plan, false);
     for round in 0..ROUNDS {
         // Another one of each service, so that the plan has nothing to remember.
-        let leaves =
-            |member: &Member| (member.listener.cookie + round as u64 + u64::from(member.listener.port)) % u64::from(WORKERS_EACH) == 0;
+        let turn = |member: &Member| member.listener.cookie + round as u64 + u64::from(member.listener.port);
+        let leaves = |member: &Member| turn(member).is_multiple_of(u64::from(WORKERS_EACH));
         world.members.retain(|member| !leaves(member));
         let start = Instant::now();
         let changes = world.step();

@@ -2,8 +2,9 @@
 
 mod topology;
 
-#[allow(unused_imports, reason = "the benchmark, which includes this, needs a part of it")]
-pub use topology::{Pair, Routed, add_address, join};
+pub use topology::{Pair, Routed};
+#[cfg(feature = "kernel-tests")]
+pub use topology::{add_address, join};
 
 use std::ffi::OsStr;
 use std::fs::File;
