@@ -150,7 +150,7 @@ impl Scene {
             above.push(ours - empty);
         }
         group.attach(&own);
-        for samples in [&mut base, &mut alone, &mut above] {
+        for samples in [&mut floor, &mut alone, &mut above] {
             samples.sort_by(f64::total_cmp);
         }
         let rounded = |value: f64| json!((value * 10.0).round() / 10.0);
