@@ -1,6 +1,8 @@
 //! The first stage: whose packet is this?
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
+use core::mem::offset_of;
+
+use aya_ebpf::{EbpfContext as _, bindings::xdp_md, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 use lb_common::{packet::Window, wire};
 
 use crate::verdict::Verdict;
@@ -16,7 +18,8 @@ impl<'a> Packet<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a XdpContext) -> Self {
         // SAFETY: the kernel keeps the bytes between `data` and `data_end` in place while the program runs; nothing here resizes them.
-        Self { ctx, window: unsafe { Window::new(ctx.data(), ctx.data_end()) } }
+        let window = unsafe { Window::new(load::<{ offset_of!(xdp_md, data) }>(ctx), load::<{ offset_of!(xdp_md, data_end) }>(ctx)) };
+        Self { ctx, window }
     }
 
     /// The length of the frame with all its buffers.
@@ -32,6 +35,32 @@ impl<'a> Packet<'a> {
         // SAFETY: the context is the one the kernel handed to this program.
         unsafe { (*self.ctx.ctx).ingress_ifindex }
     }
+}
+
+/// A pointer of the context.
+///
+/// The context declares its pointers as 32-bit words, and the verifier makes pointers of what is loaded. So LLVM believes that 32 bits
+/// are all there is, and when it runs out of registers it stores only those ("invalid size of register spill"). It cannot believe that of
+/// what an instruction that is written out has loaded.
+#[inline(always)]
+fn load<const OFFSET: usize>(ctx: &XdpContext) -> usize {
+    let pointer: usize;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: a load of a field of the context that the kernel handed to this program; the verifier checks the offset.
+    unsafe {
+        core::arch::asm!(
+            "{pointer} = *(u32 *)({ctx} + {offset})",
+            pointer = out(reg) pointer,
+            ctx = in(reg) ctx.ctx,
+            offset = const OFFSET,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        pointer = if OFFSET == 0 { ctx.data() } else { ctx.data_end() };
+    }
+    pointer
 }
 
 /// A packet of a flow.
