@@ -67,7 +67,7 @@ pub fn attach_selector(socket: &impl AsRawFd, program: &OwnedFd) {
             libc::SOL_SOCKET,
             libc::SO_ATTACH_REUSEPORT_EBPF,
             (&raw const program).cast(),
-            size_of::<i32>() as libc::socklen_t,
+            libc::socklen_t::try_from(size_of::<i32>()).expect("four"),
         )
     };
     assert_eq!(result, 0, "attach a selector: {}", io::Error::last_os_error());
