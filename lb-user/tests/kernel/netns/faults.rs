@@ -96,7 +96,7 @@ impl Setup {
         let device = self.pair.server.ip(&format!("-d link show dev {}", Pair::SERVER_DEVICE));
         assert!(!device.contains("xdp") && !device.contains("prog/"), "a program is left: {device}");
         let left = names(&self.run_dir());
-        assert!(!left.iter().any(|name| name.contains(".sock") || name.contains(".json")), "left in the run directory: {left:?}");
+        assert!(!left.iter().any(|name| name.contains(".sock") || name.contains(".state")), "left in the run directory: {left:?}");
         // The kernel frees maps some time after their last user is gone; a program that were left would keep its own.
         eventually(Duration::from_secs(10), || {
             let left = maps_of_size(self.services + 1);

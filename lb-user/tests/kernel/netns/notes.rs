@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         trial("notes::two_programs_in_a_group", two_programs_in_a_group),
         trial("notes::packets_that_xdp_does_not_see", packets_that_xdp_does_not_see),
         trial("notes::packets_that_reach_no_worker", packets_that_reach_no_worker),
+        trial("notes::late_segments_are_no_flows", late_segments_are_no_flows),
     ]
 }
 
@@ -182,4 +183,15 @@ fn packets_that_reach_no_worker() {
         let notes = status["services"][0]["notes"].to_string();
         notes.contains("packets that open a flow and none reached a worker") && notes.contains("nft list ruleset")
     });
+}
+
+/// A client that closes by a reset answers the server's late segments with more of them, which come to the listener.
+fn late_segments_are_no_flows() {
+    let pair = Pair::new();
+    let address = SocketAddr::new(pair.server_v4[0], 8080);
+    let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(address), 3);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
+    open_close(&pair.client, &Plan::new(address, &pair.client_v4).concurrency(32), 4000).assert_no_failure();
+    let by_cause = weir.metrics().counts_by("weir_backend_selections_total", "cause", &[]);
+    assert_eq!((by_cause["syn"], by_cause.values().sum::<u64>()), (4000, 4000), "{by_cause:?}");
 }

@@ -61,8 +61,15 @@ pub fn link_xdp(program: &OwnedFd, interface: &str, native: bool) -> OwnedFd {
 pub fn attach_selector(socket: &impl AsRawFd, program: &OwnedFd) {
     let program = program.as_raw_fd();
     // SAFETY: the value is a descriptor's number, of the length that is said.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, (&raw const program).cast(), 4) };
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_EBPF,
+            (&raw const program).cast(),
+            libc::socklen_t::try_from(size_of::<i32>()).expect("four"),
+        )
+    };
     assert_eq!(result, 0, "attach a selector: {}", io::Error::last_os_error());
 }
 
