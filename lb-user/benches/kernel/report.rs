@@ -31,7 +31,8 @@ impl fmt::Display for Table {
         writeln!(formatter, "{}\n", self.about)?;
         let head: Vec<_> = self.columns.iter().map(|(_, head)| (*head).to_owned()).collect();
         let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
-        let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
+        // No narrower than a rule can be: a column without a heading may be empty.
+        let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
         let widths: Vec<_> = (0..head.len()).map(width).collect();
         let line = |cells: &[String]| -> String {
             // Numbers, which is all but the names, stand at the right.

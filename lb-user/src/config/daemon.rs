@@ -75,7 +75,8 @@ const RESCAN_INTERVAL: Key = Key {
     fallback: Fallback::Value(r#""10s""#),
     example: r#""10s""#,
     help: "Time between two full scans of the listeners. Changes are noticed by event within milliseconds; the scan repairs what events \
-           missed. Units: `ms`, `s`, `m`, `h`.",
+           missed. Where a scan takes long, which it does with thousands of sockets, it is longer: at least 400 times that. Units: `ms`, \
+           `s`, `m`, `h`.",
 };
 const DETACH_ON_EXIT: Key = Key {
     name: "detach_on_exit",

@@ -42,7 +42,9 @@ const GATHER: Duration = Duration::from_millis(5);
 /// How often it is looked at who serves what, at the most; see [`Daemon::look_interval`].
 const LOOK: Duration = Duration::from_secs(1);
 /// How much of the time may go into looking at who serves what: one part in this many.
-const LOOK_SHARE: u32 = 100;
+const LOOK_SHARE: u32 = 200;
+/// How much of the time may go into full scans where listeners are noticed by event: one part in this many.
+const SCAN_SHARE: u32 = 400;
 /// How soon a plan that could not be carried out whole is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -237,13 +239,13 @@ impl Daemon {
         if now >= self.next_scan {
             self.scan();
         } else if self.retry.is_some_and(|retry| now >= retry) {
-            self.relist(&BTreeSet::new());
+            self.relist(&BTreeSet::new(), true);
         }
         let doubtful = self.survey.look_again_in().is_some_and(|after| after.is_zero());
         if now >= self.next_look || doubtful {
             if Survey::wants_udp(&self.config) {
                 // No tracepoint tells of a UDP socket that was bound: they are listed instead.
-                self.relist(&BTreeSet::new());
+                self.relist(&BTreeSet::new(), false);
             }
             let changed = self.survey.look_at_servers();
             self.look_cost = now.elapsed();
@@ -268,13 +270,15 @@ impl Daemon {
         if self.last_scan.is_some() {
             self.survey.look_at_all(&self.dataplane);
         } else {
-            self.survey.look_at_new();
+            self.survey.look_at_new(&BTreeSet::new());
         }
         self.replan();
         self.udp_flows = self.dataplane.maps.udp_flow_count();
-        self.last_scan = Some(began.elapsed());
-        // Without events the scan is all there is.
-        let interval = if self.events { self.config.daemon.rescan_interval } else { LOOK.min(self.config.daemon.rescan_interval) };
+        let took = began.elapsed();
+        self.last_scan = Some(took);
+        // Without events the scan is all there is. With them it repairs what is rare, and is the rarer the more it costs.
+        let interval = self.config.daemon.rescan_interval;
+        let interval = if self.events { interval.max(took * SCAN_SHARE) } else { LOOK.min(interval) };
         self.next_scan = Instant::now() + interval;
     }
 
@@ -289,19 +293,24 @@ impl Daemon {
             }
         }
         if !pids.is_empty() {
-            self.relist(&pids);
+            // Other namespaces' listeners are announced as well: most of what is told means nothing here.
+            self.relist(&pids, ended);
         } else if ended {
             self.replan();
         }
     }
 
-    fn relist(&mut self, pids: &BTreeSet<u32>) {
-        if let Err(error) = self.survey.list(&self.config, &self.dataplane, pids) {
+    /// Lists the listeners, and plans anew if there is a reason to or the list is one.
+    fn relist(&mut self, pids: &BTreeSet<u32>, replan: bool) {
+        let changed = self.survey.list(&self.config, &self.dataplane, pids).unwrap_or_else(|error| {
             tracing::warn!("cannot list the listeners: {error}");
+            false
+        });
+        if changed || replan || self.retry.is_some() {
+            self.replan();
         }
-        self.replan();
         // A new listener does not wait for this.
-        if self.survey.look_at_new() {
+        if self.survey.look_at_new(pids) {
             self.replan();
         }
     }

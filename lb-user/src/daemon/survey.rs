@@ -81,8 +81,9 @@ impl Survey {
     }
 
     /// Lists the listeners anew, and finds out what a plan needs of those that are new; `pids` are the processes that are said to have
-    /// made them. Who serves them is left to [`Survey::look_at_new`]: that takes as long as the host has epoll instances.
-    pub fn list(&mut self, config: &Config, dataplane: &Dataplane, pids: &BTreeSet<u32>) -> Result<(), diag::Error> {
+    /// made them. Who serves them is left to [`Survey::look_at_new`]: that takes as long as the host has epoll instances. Answers whether
+    /// any came or went, or is still to be found out about.
+    pub fn list(&mut self, config: &Config, dataplane: &Dataplane, pids: &BTreeSet<u32>) -> Result<bool, diag::Error> {
         let mut listeners = self.dump(config)?;
         let listed: HashSet<u64> = listeners.iter().map(|one| one.cookie).collect();
         if self.known.keys().any(|cookie| !listed.contains(cookie)) {
@@ -94,7 +95,9 @@ impl Survey {
         let mut present = HashSet::new();
         // For the same reason one may be listed twice.
         listeners.retain(|one| present.insert(one.cookie));
+        let before = self.known.len();
         self.known.retain(|cookie, _| present.contains(cookie));
+        let gone = self.known.len() < before;
         let new: Vec<Listener> =
             listeners.iter().filter(|one| self.known.get(&one.cookie).is_none_or(|known| known.reuseport.is_none())).copied().collect();
         self.listeners = listeners;
@@ -103,17 +106,18 @@ impl Survey {
             self.ask(&new, dataplane);
             self.guess(&new);
         }
-        Ok(())
+        Ok(gone || !new.is_empty())
     }
 
-    /// Looks at who serves the sockets that are new. Answers whether anything is otherwise than was guessed.
-    pub fn look_at_new(&mut self) -> bool {
+    /// Looks at who serves the sockets that are new, first of all in the processes that made them. Answers whether anything is otherwise
+    /// than was guessed.
+    pub fn look_at_new(&mut self, pids: &BTreeSet<u32>) -> bool {
         let is_new = |one: &&Listener| self.known.get(&one.cookie).is_some_and(|known| known.reuseport == Some(true) && !known.looked_at);
         let new: Vec<Listener> = self.listeners.iter().filter(is_new).copied().collect();
         if new.is_empty() {
             return false;
         }
-        self.look_for_changes(&new)
+        self.look_for_changes(&new, pids)
     }
 
     /// The sockets as the kernel lists them: TCP listeners, and UDP sockets if they are wanted.
@@ -146,18 +150,18 @@ impl Survey {
                 known.foreign_program = *foreign;
             }
         }
-        self.look(&all);
+        self.look(&all, &BTreeSet::new());
     }
 
     /// Looks again at who serves the sockets of groups. Answers whether anything is otherwise than it was.
     pub fn look_at_servers(&mut self) -> bool {
         let listeners: Vec<Listener> = self.listeners.iter().filter(|one| self.is_reuseport(one.cookie)).copied().collect();
-        self.look_for_changes(&listeners)
+        self.look_for_changes(&listeners, &BTreeSet::new())
     }
 
-    fn look_for_changes(&mut self, listeners: &[Listener]) -> bool {
+    fn look_for_changes(&mut self, listeners: &[Listener], pids: &BTreeSet<u32>) -> bool {
         let before: Vec<_> = self.known.iter().map(|(cookie, known)| (*cookie, known.unserved, known.servers.clone())).collect();
-        self.look(listeners);
+        self.look(listeners, pids);
         before.into_iter().any(|(cookie, unserved, servers)| {
             self.known.get(&cookie).is_none_or(|known| known.unserved != unserved || known.servers != servers)
         })
@@ -269,14 +273,14 @@ impl Survey {
         steered
     }
 
-    /// Looks at who serves these sockets, by their processes' epoll instances.
-    fn look(&mut self, listeners: &[Listener]) {
+    /// Looks at who serves these sockets, by their processes' epoll instances: those of `pids`, or of all processes if there are none.
+    fn look(&mut self, listeners: &[Listener], pids: &BTreeSet<u32>) {
         let served: Vec<Listener> = listeners.iter().filter(|one| self.is_reuseport(one.cookie)).copied().collect();
         if served.is_empty() {
             self.doubtful_until = None;
             return;
         }
-        if let Err(error) = self.sight(&served) {
+        if let Err(error) = self.sight(&served, pids) {
             self.complain("who serves the listeners", &error);
         }
     }
@@ -290,8 +294,8 @@ impl Survey {
         }
     }
 
-    fn sight(&mut self, listeners: &[Listener]) -> Result<(), CallError> {
-        let pollers = self.pollers(listeners)?;
+    fn sight(&mut self, listeners: &[Listener], pids: &BTreeSet<u32>) -> Result<(), CallError> {
+        let pollers = self.pollers(listeners, pids)?;
         let none = Vec::new();
         let of = |inode: u32| pollers.get(&inode).unwrap_or(&none);
         let suspects: BTreeSet<u32> = listeners
@@ -337,7 +341,9 @@ impl Survey {
     }
 
     /// The processes that poll these sockets: the servers known are asked about first, which is cheap, and all others only about the rest.
-    fn pollers(&self, listeners: &[Listener]) -> Result<HashMap<u32, Vec<u32>>, CallError> {
+    /// Where the processes are given, only those: a listener that has just begun is to be in its table before every descriptor of the
+    /// machine has been looked at. If its server is another one, the regular look finds it before the second that it has is over.
+    fn pollers(&self, listeners: &[Listener], pids: &BTreeSet<u32>) -> Result<HashMap<u32, Vec<u32>>, CallError> {
         let pairs: Vec<(u32, u32)> = listeners
             .iter()
             .flat_map(|one| {
@@ -347,7 +353,8 @@ impl Survey {
         let mut pollers = if pairs.is_empty() { HashMap::new() } else { self.helper.still_polled(&pairs)?.found };
         let rest: Vec<u32> = listeners.iter().map(|one| one.inode).filter(|inode| !pollers.contains_key(inode)).collect();
         if !rest.is_empty() {
-            pollers.extend(self.helper.pollers(&rest, &[])?.found);
+            let pids: Vec<u32> = pids.iter().copied().collect();
+            pollers.extend(self.helper.pollers(&rest, &pids)?.found);
         }
         Ok(pollers)
     }
