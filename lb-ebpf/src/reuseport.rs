@@ -38,6 +38,8 @@ fn choose(ctx: &SkReuseportContext) -> Result<(), SelectionMiss> {
     if flow.protocol_number() == protocol::UDP {
         return choose_datagram(ctx, &group, &flow);
     }
+    // The kernel drops it, at whichever listener.
+    let Some(cause) = cause else { return Ok(()) };
     by_table(ctx, &group, &flow, cause).map(drop)
 }
 
@@ -52,9 +54,9 @@ fn group(ctx: &SkReuseportContext) -> Option<GroupRecord> {
     unsafe { GROUPS.get(key) }.copied()
 }
 
-/// The flow and why a socket is wanted for it.
+/// The flow and why a socket is wanted for it: no cause for a segment of which no connection comes.
 #[inline(always)]
-fn flow(ctx: &SkReuseportContext) -> Option<(FlowKey, Cause)> {
+fn flow(ctx: &SkReuseportContext) -> Option<(FlowKey, Option<Cause>)> {
     // One copy of the pointer: the verifier ties the null check to the copy that was checked.
     // SAFETY: the field of the context is always there.
     let left_behind = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
@@ -62,25 +64,32 @@ fn flow(ctx: &SkReuseportContext) -> Option<(FlowKey, Cause)> {
         let sk = Socket(left_behind);
         // Only TCP leaves anything behind, and the verifier shows no protocol of such a socket (PTR_TO_SOCK_COMMON).
         let flow = FlowKey::new(sk.remote_address(), sk.remote_port(), sk.local_address(), sk.local_port(), protocol::TCP);
-        return Some((flow, Cause::Migration));
+        return Some((flow, Some(Cause::Migration)));
     }
     flow_of_packet(ctx)
 }
 
 /// The flow of the packet. The context's data begins at the transport header.
 #[inline(always)]
-fn flow_of_packet(ctx: &SkReuseportContext) -> Option<(FlowKey, Cause)> {
+fn flow_of_packet(ctx: &SkReuseportContext) -> Option<(FlowKey, Option<Cause>)> {
     let (source, destination) = addresses(ctx)?;
     // SAFETY: the kernel keeps the bytes between `data` and `data_end` in place while the program runs.
     let window = unsafe { Window::new(ctx.data(), ctx.data_end()) };
     if ctx.ip_protocol() == u32::from(protocol::UDP) {
         let header = window.header::<4>(0)?;
         let flow = FlowKey::new(source, header.number16::<0>(), destination, header.number16::<2>(), protocol::UDP);
-        return Some((flow, Cause::Udp));
+        return Some((flow, Some(Cause::Udp)));
     }
     let header = window.header::<{ tcp::LENGTH }>(0)?;
     let flow = FlowKey::new(source, header.number16::<0>(), destination, header.number16::<2>(), protocol::TCP);
-    Some((flow, if header.byte::<13>() & tcp::flags::SYN != 0 { Cause::Syn } else { Cause::CookieAck }))
+    // The last segments of a connection whose socket is gone come to the listener too (RFC 9293, 3.10.7.2): nothing is selected for a
+    // reset. An ACK may be that of a cookie, which the kernel finds out after this.
+    let cause = match header.byte::<13>() & (tcp::flags::SYN | tcp::flags::ACK | tcp::flags::RST) {
+        tcp::flags::SYN => Some(Cause::Syn),
+        tcp::flags::ACK => Some(Cause::CookieAck),
+        _ => None,
+    };
+    Some((flow, cause))
 }
 
 #[inline(always)]
