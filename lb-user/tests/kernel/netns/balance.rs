@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use super::live::{MOMENT, PATIENCE, Table, assert_no_miss, backend_of, selected, service_with_ready, status, target};
 use crate::support::daemon::Weir;
 use crate::support::load::{Plan, open_close};
-use crate::support::netns::{Pair, join};
+use crate::support::netns::{Pair, topology::join};
 use crate::support::servers::{WorkerPlan, Workers};
 use crate::support::trial;
 use crate::support::wait::eventually;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::programs;
 use crate::support::daemon::{Weir, binary};
 use crate::support::load::{Plan, open_close};
-use crate::support::netns::{Namespace, Pair, join};
+use crate::support::netns::{Namespace, Pair, topology::join};
 use crate::support::servers::{WorkerPlan, Workers};
 use crate::support::trial;
 use crate::support::wait::eventually;

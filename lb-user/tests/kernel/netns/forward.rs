@@ -10,7 +10,10 @@ use libtest_mimic::Trial;
 use crate::support::capture::Capture;
 use crate::support::daemon::Weir;
 use crate::support::load::{Plan, Report, open_close};
-use crate::support::netns::{Entrance, Namespace, Pair, Routed, add_address, join};
+use crate::support::netns::{
+    Entrance, Namespace, Pair, Routed,
+    topology::{add_address, join},
+};
 use crate::support::servers::{Nginx, WorkerPlan, Workers, long_body};
 use crate::support::trial;
 use crate::support::wait::eventually;

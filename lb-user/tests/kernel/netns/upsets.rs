@@ -10,7 +10,10 @@ use serde_json::Value;
 
 use crate::support::daemon::Weir;
 use crate::support::load::{Plan, open_close};
-use crate::support::netns::{Pair, add_address, join};
+use crate::support::netns::{
+    Pair,
+    topology::{add_address, join},
+};
 use crate::support::servers::{WorkerPlan, Workers, children, signal};
 use crate::support::trial;
 use crate::support::wait::eventually;

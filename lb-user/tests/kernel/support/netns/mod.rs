@@ -1,10 +1,8 @@
 //! Network namespaces that end with the test, and threads and processes inside them.
 
-mod topology;
+pub mod topology;
 
 pub use topology::{Pair, Routed};
-#[cfg(feature = "kernel-tests")]
-pub use topology::{add_address, join};
 
 use std::ffi::OsStr;
 use std::fs::File;
