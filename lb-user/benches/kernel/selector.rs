@@ -139,25 +139,25 @@ impl Scene {
         group.attach(&own);
         clients.send();
         let undecided = self.undecided();
-        let [mut base, mut alone, mut above] = [(); 3].map(|()| Vec::new());
+        let [mut floor, mut alone, mut above] = [(); 3].map(|()| Vec::new());
         for _ in 0..ROUNDS {
             let [empty, bare, ours] = [&self.empty, bare, &own].map(|program| {
                 group.attach(program);
                 nanoseconds(program, || clients.send())
             });
-            base.push(empty);
+            floor.push(empty);
             alone.push(bare - empty);
             above.push(ours - empty);
         }
         group.attach(&own);
-        for samples in [&mut base, &mut alone, &mut above] {
+        for samples in [&mut floor, &mut alone, &mut above] {
             samples.sort_by(f64::total_cmp);
         }
         let rounded = |value: f64| json!((value * 10.0).round() / 10.0);
         let median_above = median(&above);
         vec![
             json!(name),
-            rounded(median(&base)),
+            rounded(median(&floor)),
             rounded(median(&alone)),
             rounded(median_above),
             rounded(above[0]),
