@@ -36,16 +36,16 @@ const WORKERS_EACH: u16 = 16;
 
 /// Measures both changes, with their parts.
 pub fn measure(filter: &Filter) -> Table {
-    let (large, many) = ("1,000 workers", "100 services");
+    let (large, many) = ("1,000 workers", ["100 services", "100 weighted services"]);
     let mut found = Vec::new();
-    if filter.takes(large) || filter.takes(many) {
+    if filter.takes(large) || many.iter().any(|name| filter.takes(name)) {
         mount_bpffs();
         let mut maps = OwnMaps::new();
         if filter.takes(large) {
             found.extend(one_large(&mut maps));
         }
-        if filter.takes(many) {
-            found.extend(many_at_once(&mut maps));
+        for (name, weighted) in many.into_iter().zip([false, true]).filter(|(name, _)| filter.takes(name)) {
+            found.extend(many_at_once(&mut maps, name, weighted));
         }
     }
     figures(format!("**Swap**: from a change to its being live; {ROUNDS} rounds"), &found)
@@ -140,10 +140,11 @@ fn large_service(absent: u32) -> Service {
     }
 }
 
-/// Each of 100 services loses one worker, at once; no two have a table in common.
-fn many_at_once(maps: &mut OwnMaps) -> Vec<Figure> {
+/// Each of 100 services loses one worker, at once. Those whose workers have the same weights share the computation of their tables;
+/// with weights of their own no two have anything in common, which is the worst that can come.
+fn many_at_once(maps: &mut OwnMaps, services: &str, weighted: bool) -> Vec<Figure> {
     let [mut planning, mut shares, mut writing, mut swap, mut whole] = [(); 5].map(|()| Vec::new());
-    let mut world = World::new();
+    let mut world = World::new(weighted);
     let mut carry_out = |changes: Changes, plan: &Plan, measured: bool| {
         let start = Instant::now();
         for (index, table) in &changes.tables {
@@ -187,7 +188,7 @@ fn many_at_once(maps: &mut OwnMaps) -> Vec<Figure> {
         let back = world.step();
         carry_out(back, &world.plan, false);
     }
-    let name = |what: &str| format!("100 services of 16 workers, all changed: {what}");
+    let name = |what: &str| format!("{services} of 16 workers, all changed: {what}");
     vec![
         Figure::new(&name("whole"), "ms", whole, Some(AT_MOST)),
         Figure::new(&name("plan, and fill the tables"), "ms", planning, None),
@@ -197,7 +198,7 @@ fn many_at_once(maps: &mut OwnMaps) -> Vec<Figure> {
     ]
 }
 
-/// What the plan is made from: 100 services, each with other weights, of nginx, whose every worker holds every socket.
+/// What the plan is made from: 100 services of nginx, whose every worker holds every socket.
 struct World {
     config: Config,
     host: Host,
@@ -207,7 +208,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(weighted: bool) -> Self {
         let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let ports = || (0..SERVICES).map(|service| 8000 + service);
         let service = |port: u16| config::Service {
@@ -218,7 +219,7 @@ impl World {
             interface: None,
             table_size: None,
             takeover: false,
-            weights: (0..WORKERS_EACH).map(|worker| u32::from((port + worker) % 7 + 1)).collect(),
+            weights: if weighted { (0..WORKERS_EACH).map(|worker| u32::from((port + worker) % 7 + 1)).collect() } else { Vec::new() },
             quic: None,
         };
         let config = Config { services: ports().map(service).collect(), ..Config::default() };
