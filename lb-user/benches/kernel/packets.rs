@@ -80,7 +80,8 @@ pub fn measure(filter: &Filter) -> Table {
     if !rows.is_empty() {
         stay_on_one_cpu();
         let plane = DataPlane::load(&World::new());
-        let empty = bpf::load(&[instruction::set(0, XDP_PASS.cast_signed()), instruction::exit()]).expect("an empty program");
+        let empty =
+            bpf::load(bpf::XDP, "empty", &[instruction::set(0, XDP_PASS.cast_signed()), instruction::exit()]).expect("an empty program");
         table.rows = rows.into_iter().map(|(name, at_most)| row(&plane, empty.as_fd(), name, *at_most)).collect();
     }
     table

@@ -8,7 +8,7 @@
 use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,7 +25,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     Filter,
-    dataplane::bpf::instruction,
+    dataplane::bpf::{self, instruction},
     report::{Table, median},
     support::{
         daemon::Weir,
@@ -122,8 +122,10 @@ impl Scene {
         // The data plane goes on without it, and the daemon would notice that its selector is gone for a while.
         weir.kill9();
         let sockets = MapData::from_pin(weir.pins().join("sockets")).expect("the pinned socket array");
-        let bare = slots.into_iter().map(|slot| load(&bare(sockets.fd().as_fd().as_raw_fd(), slot)).expect("a program that selects"));
-        let empty = load(&[instruction::set(0, SK_PASS), instruction::exit()]).expect("an empty program");
+        let bare = slots
+            .into_iter()
+            .map(|slot| bpf::load(bpf::SELECTOR, "bare", &bare(sockets.fd().as_fd().as_raw_fd(), slot)).expect("a program that selects"));
+        let empty = bpf::load(bpf::SELECTOR, "empty", &[instruction::set(0, SK_PASS), instruction::exit()]).expect("an empty program");
         Self { bare: bare.collect(), pair, groups, weir, empty }
     }
 
@@ -318,49 +320,4 @@ fn bare(sockets: i32, slot: u32) -> Vec<u64> {
         instruction::set(0, SK_PASS),
         instruction::exit(),
     ]
-}
-
-/// Loads a sk_reuseport program of these instructions.
-fn load(instructions: &[u64]) -> std::io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attributes {
-        kind: u32,
-        count: u32,
-        instructions: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log: u64,
-        kernel_version: u32,
-        flags: u32,
-        name: [u8; 16],
-        interface: u32,
-        attach_type: u32,
-    }
-    const PROG_LOAD: libc::c_long = 5;
-    const PROG_TYPE_SK_REUSEPORT: u32 = 21;
-    const ATTACH_TYPE_SELECT: u32 = 39;
-    let license = c"GPL";
-    let attributes = Attributes {
-        kind: PROG_TYPE_SK_REUSEPORT,
-        count: u32::try_from(instructions.len()).expect("a short program"),
-        instructions: instructions.as_ptr().expose_provenance() as u64,
-        license: license.as_ptr().expose_provenance() as u64,
-        log_level: 0,
-        log_size: 0,
-        log: 0,
-        kernel_version: 0,
-        flags: 0,
-        name: *b"weir_bench\0\0\0\0\0\0",
-        interface: 0,
-        attach_type: ATTACH_TYPE_SELECT,
-    };
-    // SAFETY: the attributes are laid out as the command wants them (include/uapi/linux/bpf.h), and every address in them is of a value
-    // that outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const attributes, size_of::<Attributes>()) };
-    if result < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the command has just made this descriptor, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(result).expect("a descriptor")) })
 }

@@ -12,9 +12,18 @@ const PROG_TEST_RUN: libc::c_long = 10;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 
 const MAP_TYPE_PROG_ARRAY: u32 = 3;
-const PROG_TYPE_XDP: u32 = 6;
-const ATTACH_TYPE_XDP: u32 = 37;
-const XDP_HAS_FRAGS: u32 = 1 << 5;
+/// A kind of program: `enum bpf_prog_type`, `enum bpf_attach_type`, and flags of its loading.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    program: u32,
+    attach: u32,
+    flags: u32,
+}
+
+/// An XDP program that takes frames of several buffers.
+pub const XDP: Kind = Kind { program: 6, attach: 37, flags: 1 << 5 };
+/// A selector of a SO_REUSEPORT group.
+pub const SELECTOR: Kind = Kind { program: 21, attach: 39, flags: 0 };
 
 /// What a test run is given besides the program.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +121,8 @@ pub fn test_run(program: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<Outcome> {
     Ok(Outcome { verdict: attributes.verdict, frame, nanoseconds: attributes.duration })
 }
 
-/// Loads an XDP program of these instructions.
-pub fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
+/// Loads a program of these instructions under a name of at most 15 bytes.
+pub fn load(kind: Kind, name: &str, instructions: &[u64]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         kind: u32,
@@ -130,8 +139,10 @@ pub fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
         attach_type: u32,
     }
     let mut log = vec![0_u8; 65_536];
+    let mut padded = [0; 16];
+    padded[..name.len()].copy_from_slice(name.as_bytes());
     let mut attributes = Attributes {
-        kind: PROG_TYPE_XDP,
+        kind: kind.program,
         count: number(instructions.len()),
         instructions: address(instructions),
         license: address(b"Dual MIT/GPL\0"),
@@ -139,10 +150,10 @@ pub fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
         log_size: number(log.len()),
         log: log.as_mut_ptr().expose_provenance() as u64,
         kernel_version: 0,
-        flags: XDP_HAS_FRAGS,
-        name: *b"weir_test\0\0\0\0\0\0\0",
+        flags: kind.flags,
+        name: padded,
         interface: 0,
-        attach_type: ATTACH_TYPE_XDP,
+        attach_type: kind.attach,
     };
     made(call(PROG_LOAD, &mut attributes)).map_err(|error| {
         let text: Vec<_> = log.into_iter().take_while(|byte| *byte != 0).collect();

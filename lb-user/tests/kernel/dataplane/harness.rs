@@ -86,7 +86,7 @@ impl DataPlane {
         ingress.load().expect("the verifier takes ingress");
         let program = ingress.fd().expect("loaded").try_clone().expect("a descriptor");
         let jump = bpf::program_array(program.as_fd()).expect("an array of programs");
-        let dirty = bpf::load(&dirtying(&jump)).expect("the verifier takes the program that dirties the buffer");
+        let dirty = bpf::load(bpf::XDP, "dirtying", &dirtying(&jump)).expect("the verifier takes the program that dirties the buffer");
         Self { ebpf, program, dirty, cpus: nr_cpus().expect("the number of CPUs"), _jump: jump }
     }
 

@@ -5,31 +5,14 @@ use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
 
 use aya::programs::ProgramInfo;
 
-const PROG_LOAD: libc::c_long = 5;
+use crate::dataplane::bpf::{self, Kind, instruction};
+
 const LINK_CREATE: libc::c_long = 28;
 
 const ATTACH_TYPE_XDP: u32 = 37;
-const ATTACH_TYPE_SELECT: u32 = 39;
 
 const NATIVE: u32 = 1 << 2;
 const GENERIC: u32 = 1 << 1;
-
-/// `struct bpf_attr` of BPF_PROG_LOAD, as far as it is used.
-#[repr(C)]
-struct Load {
-    kind: u32,
-    instructions: u32,
-    code: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    attach_type: u32,
-}
 
 /// `struct bpf_attr` of BPF_LINK_CREATE for XDP.
 #[repr(C)]
@@ -42,19 +25,19 @@ struct Link {
 
 /// An XDP program named `stranger` that passes everything.
 pub fn xdp() -> OwnedFd {
-    load(6, ATTACH_TYPE_XDP, 2)
+    load(bpf::XDP, 2)
 }
 
 /// A sk_reuseport program named `stranger` that leaves the choice to the kernel.
 pub fn selector() -> OwnedFd {
-    load(21, ATTACH_TYPE_SELECT, 1)
+    load(bpf::SELECTOR, 1)
 }
 
 /// Attaches an XDP program to the interface of that name in the calling thread's namespace, until the link is dropped.
 pub fn link_xdp(program: &OwnedFd, interface: &str, native: bool) -> OwnedFd {
     let index = nix::net::if_::if_nametoindex(interface).expect("the interface's index");
     let flags = if native { NATIVE } else { GENERIC };
-    bpf(LINK_CREATE, &Link { program: number(program), interface: index, attach_type: ATTACH_TYPE_XDP, flags })
+    made(LINK_CREATE, &Link { program: number(program), interface: index, attach_type: ATTACH_TYPE_XDP, flags })
 }
 
 /// Gives the group of a socket this selector.
@@ -86,35 +69,15 @@ pub fn exists(id: u32) -> bool {
 }
 
 /// `r0 = value; exit`
-fn load(kind: u32, attach_type: u32, value: i32) -> OwnedFd {
-    #[expect(clippy::cast_sign_loss, reason = "an instruction's bits")]
-    let code = [0xb7_u64 | (u64::from(value as u32) << 32), 0x95];
-    let mut name = [0; 16];
-    name[..8].copy_from_slice(b"stranger");
-    bpf(
-        PROG_LOAD,
-        &Load {
-            kind,
-            instructions: 2,
-            code: code.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log: 0,
-            kernel_version: 0,
-            flags: 0,
-            name,
-            interface: 0,
-            attach_type,
-        },
-    )
+fn load(kind: Kind, value: i32) -> OwnedFd {
+    bpf::load(kind, "stranger", &[instruction::set(0, value), instruction::exit()]).expect("a program of two instructions")
 }
 
 fn number(descriptor: &OwnedFd) -> u32 {
     descriptor.as_raw_fd().unsigned_abs()
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &T) -> OwnedFd {
+fn made<T>(command: libc::c_long, attributes: &T) -> OwnedFd {
     // SAFETY: the attributes are a structure of plain numbers without padding, and what they point to outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
     assert!(result >= 0, "bpf({command}): {}", io::Error::last_os_error());
