@@ -176,8 +176,10 @@ fn many_at_once(maps: &mut OwnMaps, services: &str, weighted: bool) -> Vec<Figur
     carry_out(first, &world.plan, false);
     for round in 0..ROUNDS {
         // Another one of each service, so that the plan has nothing to remember.
-        let leaves =
-            |member: &Member| (member.listener.cookie + round as u64 + u64::from(member.listener.port)) % u64::from(WORKERS_EACH) == 0;
+        let leaves = |member: &Member| {
+            let number = member.listener.cookie + round as u64 + u64::from(member.listener.port);
+            number.is_multiple_of(WORKERS_EACH.into())
+        };
         world.members.retain(|member| !leaves(member));
         let start = Instant::now();
         let changes = world.step();
