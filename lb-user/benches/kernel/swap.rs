@@ -176,10 +176,8 @@ fn many_at_once(maps: &mut OwnMaps, services: &str, weighted: bool) -> Vec<Figur
     carry_out(first, &world.plan, false);
     for round in 0..ROUNDS {
         // Another one of each service, so that the plan has nothing to remember.
-        let leaves = |member: &Member| {
-            let number = member.listener.cookie + round as u64 + u64::from(member.listener.port);
-            number.is_multiple_of(WORKERS_EACH.into())
-        };
+        let turn = |member: &Member| member.listener.cookie + round as u64 + u64::from(member.listener.port);
+        let leaves = |member: &Member| turn(member).is_multiple_of(u64::from(WORKERS_EACH));
         world.members.retain(|member| !leaves(member));
         let start = Instant::now();
         let changes = world.step();
