@@ -3,6 +3,8 @@
 //! The kernel calls it for a SYN, for the ACK of a SYN cookie, for every datagram, and (with no packet at all) for each connection that
 //! a closing listener leaves behind. Whatever it cannot decide it leaves to the kernel's own hash, and counts that.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_hdr_start_off::BPF_HDR_START_NET, sk_action::SK_PASS},
@@ -104,20 +106,22 @@ fn addresses(ctx: &SkReuseportContext) -> Option<(Address, Address)> {
 
 /// Bytes of the network header, which lies before the context's data.
 #[inline(always)]
-fn load_network<T: Copy + Default>(ctx: &SkReuseportContext, offset: usize) -> Option<T> {
-    let mut value = T::default();
+fn load_network<T: Copy>(ctx: &SkReuseportContext, offset: usize) -> Option<T> {
+    // Not set to zero before: that would be a call (LLVM makes a memset of it, and BPF has none).
+    let mut value = MaybeUninit::<T>::uninit();
     #[expect(clippy::cast_possible_truncation, reason = "two constants below 40")]
-    // SAFETY: the buffer is ours and as long as is said; it is only ever an array of integers, of which any bytes are a value.
+    // SAFETY: the buffer is ours and as long as is said.
     let failed = unsafe {
         bpf_skb_load_bytes_relative(
             ctx.as_ptr().cast_const(),
             offset as u32,
-            core::ptr::from_mut(&mut value).cast(),
+            value.as_mut_ptr().cast(),
             size_of::<T>() as u32,
             BPF_HDR_START_NET,
         )
     };
-    (failed == 0).then_some(value)
+    // SAFETY: the helper has written all of it; it is only ever an array of integers, of which any bytes are a value.
+    (failed == 0).then(|| unsafe { value.assume_init() })
 }
 
 /// Selects by the table: the flow's own place, or the next one whose socket takes new flows.
