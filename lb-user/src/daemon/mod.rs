@@ -44,7 +44,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How much of the time may go into looking at who serves what: one part in this many.
 const LOOK_SHARE: u32 = 200;
 /// How often it is looked at who serves what, at the least: so long it takes at the most until a worker that is back gets connections.
-const LOOK_AT_LEAST: Duration = Duration::from_secs(5);
+const LOOK_AT_LEAST: Duration = Duration::from_secs(30);
 /// How much of the time may go into full scans where listeners are noticed by event: one part in this many.
 const SCAN_SHARE: u32 = 400;
 /// How soon a plan that could not be carried out whole is tried again.
