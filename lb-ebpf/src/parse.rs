@@ -1,6 +1,6 @@
 //! The first stage: whose packet is this?
 
-use core::mem::offset_of;
+use core::{cell::Cell, mem::offset_of};
 
 use aya_ebpf::{EbpfContext as _, bindings::xdp_md, helpers::bpf_xdp_get_buff_len, programs::XdpContext};
 use lb_common::{packet::Window, wire};
@@ -12,6 +12,8 @@ pub struct Packet<'a> {
     ctx: &'a XdpContext,
     /// The bytes of its first buffer, where all headers are.
     pub window: Window<'a>,
+    /// Where the packet ends, as its IP header says: see [`Packet::length`].
+    end: Cell<usize>,
 }
 
 impl<'a> Packet<'a> {
@@ -19,12 +21,19 @@ impl<'a> Packet<'a> {
     pub fn new(ctx: &'a XdpContext) -> Self {
         // SAFETY: the kernel keeps the bytes between `data` and `data_end` in place while the program runs; nothing here resizes them.
         let window = unsafe { Window::new(load::<{ offset_of!(xdp_md, data) }>(ctx), load::<{ offset_of!(xdp_md, data_end) }>(ctx)) };
-        Self { ctx, window }
+        Self { ctx, window, end: Cell::new(usize::MAX) }
     }
 
     /// The length of the frame with all its buffers.
+    ///
+    /// The kernel is asked for it only if the IP header tells of more than the first buffer holds: the call costs 5 ns. So padding behind
+    /// the packet that lies in another buffer goes uncounted.
     #[inline(always)]
     pub fn length(&self) -> u64 {
+        let first = self.window.length();
+        if first >= self.end.get() {
+            return first as u64;
+        }
         // SAFETY: the context is the one the kernel handed to this program.
         unsafe { bpf_xdp_get_buff_len(self.ctx.as_ptr().cast()) }
     }
@@ -75,5 +84,6 @@ pub struct Flow {
 #[inline(always)]
 pub fn flow(packet: &Packet) -> Result<Flow, Verdict> {
     let wire = wire::flow(&packet.window)?;
+    packet.end.set(wire.end);
     Ok(Flow { wire, interface: packet.interface() })
 }

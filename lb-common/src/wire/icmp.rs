@@ -34,8 +34,14 @@ mod tests {
     use crate::{Address, wire::Fragment};
 
     fn check(protocol: u8, message: u8, expected: Result<usize, Reason>) {
-        let network =
-            Network { source: Address::UNSPECIFIED, destination: Address::UNSPECIFIED, protocol, fragment: Fragment::Whole, payload: 2 };
+        let network = Network {
+            source: Address::UNSPECIFIED,
+            destination: Address::UNSPECIFIED,
+            protocol,
+            fragment: Fragment::Whole,
+            payload: 2,
+            end: 10,
+        };
         let bytes = [0, 0, message, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(quoted(&Window::of(&bytes), &network), expected, "{protocol} {message}");
         assert_eq!(quoted(&Window::of(&bytes[..9]), &network), Err(Reason::Truncated));

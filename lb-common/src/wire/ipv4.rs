@@ -35,6 +35,7 @@ pub fn parse(window: &Window<'_>, offset: usize) -> Result<Network, Reason> {
         protocol: header.byte::<9>(),
         fragment,
         payload: offset + length,
+        end: offset + usize::from(header.number16::<2>()),
     })
 }
 

@@ -30,6 +30,11 @@ pub fn parse(window: &Window<'_>, offset: usize) -> Result<Network, Reason> {
         protocol: header.byte::<6>(),
         fragment: Fragment::Whole,
         payload: offset + LENGTH,
+        // 0 is a jumbogram's (RFC 2675), or that of segments which a card joined to more than 65,535 bytes.
+        end: match header.number16::<4>() {
+            0 => usize::MAX,
+            length => offset + LENGTH + usize::from(length),
+        },
     };
     // On the wire an IPv4-mapped address is nobody's (RFC 4942, section 2.2), and Linux drops a packet from one; here it would be taken
     // for the IPv4 address, and the packet for one of an IPv4 service.

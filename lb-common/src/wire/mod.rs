@@ -48,6 +48,8 @@ pub struct Network {
     pub fragment: Fragment,
     /// Where the payload starts, from the start of the window.
     pub payload: usize,
+    /// Where the packet ends, as its header says; `usize::MAX` if the header does not say.
+    pub end: usize,
 }
 
 /// What kind of packet of a flow this is.
@@ -74,6 +76,8 @@ pub struct Flow {
     pub destination_mac: u64,
     /// Where the transport header starts, from the start of the window; of an ICMP error, that of the quoted packet.
     pub transport: usize,
+    /// Where the packet ends, as its first IP header says; `usize::MAX` if the header does not say.
+    pub end: usize,
 }
 
 /// Finds the flow of the Ethernet frame in `window`.
@@ -111,7 +115,7 @@ pub fn flow(window: &Window<'_>) -> Result<Flow, Reason> {
         }
         _ => return Err(Reason::NotTransport),
     };
-    Ok(Flow { key, kind, destination_mac: frame.destination_mac, transport })
+    Ok(Flow { key, kind, destination_mac: frame.destination_mac, transport, end: network.end })
 }
 
 /// The flow of the ports between the network header's addresses.
