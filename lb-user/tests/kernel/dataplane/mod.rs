@@ -105,7 +105,7 @@ fn check(plane: &Plane, row: &Row) {
         Choice::None => None,
         Choice::Slot(slot) => Some(slot),
         Choice::ByHash => {
-            let flow = lb_common::wire::flow(&lb_common::packet::Window::of(&frame)).expect("a row that opens a flow has one");
+            let flow = wire::flow(&Window::of(&frame)).expect("a row that opens a flow has one");
             Some(plane.world.slot_by_hash(row.service, &flow.key).expect("a row that opens a flow has a table"))
         }
     };
