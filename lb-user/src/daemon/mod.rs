@@ -221,7 +221,12 @@ impl Daemon {
                 }
                 // Listeners come in bursts: a reload of nginx or a start of many workers is one change of tables.
                 let rest = gather_until.saturating_duration_since(Instant::now());
-                next = if listeners.is_empty() { events.try_recv().ok() } else { events.recv_timeout(rest).ok() };
+                next = match (listeners.is_empty(), rest.is_zero()) {
+                    (true, _) => events.try_recv().ok(),
+                    // What comes after that is another change: however many there are, the tables follow.
+                    (false, true) => None,
+                    (false, false) => events.recv_timeout(rest).ok(),
+                };
             }
             self.listeners_changed(&listeners);
             self.keep_up();
