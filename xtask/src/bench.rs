@@ -19,8 +19,8 @@ pub struct Options {
     /// Also write the figures to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Only the measurements whose name contains one of these.
-    filters: Vec<OsString>,
+    /// Only the measurements whose name contains this.
+    filter: Option<OsString>,
     /// Further arguments of the benchmark.
     #[arg(last = true)]
     arguments: Vec<OsString>,
@@ -35,5 +35,5 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(file) = &options.json {
         command.arg("--json").arg(file);
     }
-    exec::exec(command.args(&options.filters).args(&options.arguments))
+    exec::exec(command.args(&options.filter).args(&options.arguments))
 }

@@ -21,8 +21,8 @@ pub struct Options {
     /// Only the tests that need no root.
     #[arg(long)]
     host_only: bool,
-    /// Only tests whose name contains one of these.
-    filters: Vec<OsString>,
+    /// Only tests whose name contains this.
+    filter: Option<OsString>,
     /// Arguments of the test programs, such as `--nocapture`.
     #[arg(last = true)]
     arguments: Vec<OsString>,
@@ -30,7 +30,7 @@ pub struct Options {
 
 impl Options {
     fn test_program_arguments(&self) -> impl Iterator<Item = &OsString> {
-        self.filters.iter().chain(&self.arguments)
+        self.filter.iter().chain(&self.arguments)
     }
 }
 
