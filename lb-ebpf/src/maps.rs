@@ -10,9 +10,10 @@ use aya_ebpf::{
 use lb_common::{
     FlowKey,
     abi::{
-        BackendCounters, BackendState, Event, GroupKey, GroupRecord, InsertBudget, MAX_SERVICES, PortBitmap, SOCKET_SLOTS,
-        SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord, Settings, SocketTag, UdpFlow,
+        BackendCounters, BackendState, Event, GroupKey, GroupRecord, MAX_SERVICES, PortBitmap, SOCKET_SLOTS, SelectorCounters,
+        ServiceCounters, ServiceKey, ServiceRecord, Settings, SocketTag, UdpFlow,
     },
+    limiter::Bucket,
 };
 
 /// 0 -> the settings. Written by the daemon at load and reload, read by both programs. Never missing.
@@ -64,9 +65,9 @@ pub static SELECTOR_COUNTERS: PerCpuArray<SelectorCounters, 1> = PerCpuArray::ne
 #[btf_map]
 pub static UDP_FLOWS: LruHashMap<FlowKey, UdpFlow, 65_536> = LruHashMap::new();
 
-/// 0 -> what this CPU may still enter in UDP_FLOWS in this second.
+/// 0 -> what this CPU may still enter in UDP_FLOWS: a second's worth at the most.
 #[btf_map]
-pub static UDP_BUDGET: PerCpuArray<InsertBudget, 1> = PerCpuArray::new();
+pub static UDP_BUDGET: PerCpuArray<Bucket, 1> = PerCpuArray::new();
 
 /// A socket -> the slot it has, or had its listener when it was made: for counting connections. The daemon writes it when a listener
 /// joins, the kernel copies it to each connection (BPF_F_CLONE), and it goes with its socket.

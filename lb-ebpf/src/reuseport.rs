@@ -185,7 +185,8 @@ fn keep(flow: &FlowKey, entry: &UdpFlow) -> Result<(), SelectionMiss> {
         return Err(SelectionMiss::FlowNotKept);
     };
     // SAFETY: the helper has no preconditions; the pointer is to this CPU's own value.
-    let granted = unsafe { (*budget).take(bpf_ktime_get_coarse_ns(), settings.udp_new_flows_per_second) };
+    let granted =
+        unsafe { (*budget).take(bpf_ktime_get_coarse_ns(), settings.udp_new_flows_per_second, settings.udp_new_flows_per_second) };
     if granted && UDP_FLOWS.insert(flow, entry, 0).is_ok() { Ok(()) } else { Err(SelectionMiss::FlowNotKept) }
 }
 

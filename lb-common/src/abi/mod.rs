@@ -14,7 +14,7 @@ mod table;
 pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
 pub use event::{Event, EventKind, SocketFacts};
 pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
-pub use settings::{InsertBudget, Settings, UdpFlow};
+pub use settings::{Settings, UdpFlow};
 pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
 
 /// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
@@ -51,7 +51,7 @@ mod tests {
         check::<SelectorCounters>(40, 8);
         check::<SocketTag>(8, 4);
         check::<UdpFlow>(8, 4);
-        check::<InsertBudget>(16, 8);
+        check::<crate::limiter::Bucket>(16, 8);
         check::<Settings>(40, 8);
         check::<Event>(16, 8);
         check::<SocketFacts>(24, 8);
