@@ -52,7 +52,7 @@ mod tests {
         check::<SocketTag>(8, 4);
         check::<UdpFlow>(8, 4);
         check::<crate::limiter::Bucket>(16, 8);
-        check::<Settings>(40, 8);
+        check::<Settings>(32, 8);
         check::<Event>(16, 8);
         check::<SocketFacts>(24, 8);
     }

@@ -15,8 +15,6 @@ pub struct Settings {
     pub udp_new_flows_per_second: u32,
     /// When the data plane was attached, in nanoseconds of CLOCK_BOOTTIME.
     pub attached_at: u64,
-    /// A digest of the object whose programs are attached: the same object needs no replacing.
-    pub object_digest: u64,
 }
 
 /// Which backend a UDP flow has. The key is a [`crate::FlowKey`].

@@ -91,10 +91,11 @@ impl Dataplane {
         pins.create()?;
         let old_versions: Vec<u32> = pins.versions().into_iter().filter(|version| *version != ABI_VERSION).collect();
         let mut lacking = Vec::new();
-        let mut ebpf = load_object(&pins, options, &mut lacking)?;
+        let offsets = offsets().map_err(|error| lack(&mut lacking, &error, OTHERS_UNNOTICED)).unwrap_or_default();
+        let mut ebpf = load_object(&pins, options, &offsets)?;
         let mut maps = Maps::pinned(&pins, ABI_VERSION)?;
         settle(&mut maps, &pins, options, &old_versions)?;
-        let programs = load_programs(&mut ebpf, &pins, &mut lacking)?;
+        let programs = load_programs(&mut ebpf, &pins, !offsets.is_empty(), &mut lacking)?;
         let events = MapData::from_pin(pins.map("EVENTS")).and_then(Map::from_map_data).and_then(RingBuf::try_from);
         let events = events.map_err(Error::map("EVENTS"))?;
         let log =
@@ -206,14 +207,7 @@ fn lack(lacking: &mut Vec<String>, why: &dyn std::fmt::Display, effect: &str) {
 }
 
 /// Parses the object and makes its maps, or opens those that are pinned.
-fn load_object(pins: &Pins, options: &Options, lacking: &mut Vec<String>) -> Result<Ebpf, Error> {
-    let offsets = match offsets() {
-        Ok(offsets) => offsets,
-        Err(error) => {
-            lack(lacking, &error, OTHERS_UNNOTICED);
-            Vec::new()
-        }
-    };
+fn load_object(pins: &Pins, options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, Error> {
     let paths: Vec<_> = NAMES.iter().map(|name| (*name, pins.map(name))).collect();
     let mut loader = EbpfLoader::new();
     for (name, path) in &paths {
@@ -223,7 +217,7 @@ fn load_object(pins: &Pins, options: &Options, lacking: &mut Vec<String>) -> Res
     loader.map_max_entries("SERVICE_COUNTERS", limits.services + 1);
     loader.map_max_entries("BACKEND_COUNTERS", limits.backends);
     loader.map_max_entries("UDP_FLOWS", limits.udp_flows);
-    for (name, offset) in &offsets {
+    for (name, offset) in offsets {
         loader.override_global(name, offset, true);
     }
     let level = log_level().map_or(0, |level| level as u8);
@@ -259,13 +253,7 @@ fn offsets() -> Result<Vec<(&'static str, u32)>, String> {
 fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32]) -> Result<(), Error> {
     let mut settings = maps.settings()?;
     if settings.abi_version == 0 {
-        settings = Settings {
-            flow_hash_key: [0; 2],
-            abi_version: ABI_VERSION,
-            udp_new_flows_per_second: 0,
-            attached_at: boot_time(),
-            object_digest: 0,
-        };
+        settings = Settings { flow_hash_key: [0; 2], abi_version: ABI_VERSION, udp_new_flows_per_second: 0, attached_at: boot_time() };
         // Flows keep their backends when the version changes: the key and the UDP flows go with them.
         if let Some(old) = old_versions.last() {
             let old = Maps::pinned(pins, *old)?;
@@ -299,7 +287,7 @@ pub fn boot_time() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
-fn load_programs(ebpf: &mut Ebpf, pins: &Pins, lacking: &mut Vec<String>) -> Result<Programs, Error> {
+fn load_programs(ebpf: &mut Ebpf, pins: &Pins, has_offsets: bool, lacking: &mut Vec<String>) -> Result<Programs, Error> {
     let mut facts = Vec::new();
     let ingress = load_program(ebpf, "ingress", None, &mut facts)?;
     let selector = load_program(ebpf, "select_socket", None, &mut facts)?;
@@ -314,7 +302,8 @@ fn load_programs(ebpf: &mut Ebpf, pins: &Pins, lacking: &mut Vec<String>) -> Res
         }
     };
     let socket_state = optional("socket_state", "listeners are noticed by scan alone, and connections are not counted");
-    let socket_facts = optional("socket_facts", OTHERS_UNNOTICED);
+    // Without the offsets it would read whatever lies elsewhere, and take it for facts.
+    let socket_facts = has_offsets.then(|| optional("socket_facts", OTHERS_UNNOTICED)).flatten();
     let mut own_selectors: Vec<u32> = facts.iter().filter(|(name, ..)| name == "select_socket").map(|(_, id, _)| *id).collect();
     if let Ok(before) = ProgramInfo::from_pin(pins.program("select_socket")) {
         own_selectors.push(before.id());

@@ -165,8 +165,7 @@ impl DataPlane {
 }
 
 fn fill(ebpf: &mut Ebpf, world: &World) {
-    let settings =
-        Settings { flow_hash_key: HASH_KEY, abi_version: ABI_VERSION, udp_new_flows_per_second: 1_000, attached_at: 0, object_digest: 0 };
+    let settings = Settings { flow_hash_key: HASH_KEY, abi_version: ABI_VERSION, udp_new_flows_per_second: 1_000, attached_at: 0 };
     array::<{ size_of::<Settings>() }>(ebpf, "SETTINGS").set(0, bytes(&settings), 0).expect("the settings");
 
     let mut ports = PortBitmap { words: [0; 2048] };
