@@ -5,7 +5,7 @@ use lb_common::{
     packet::{FARTHEST, Window},
     wire::{
         self, Flow, Kind, ethernet, protocol,
-        tcp::{self, MAX_WINDOW_SCALE, Options},
+        tcp::{self, MAX_OPTION_STEPS, MAX_OPTIONS, MAX_WINDOW_SCALE, Options},
         udp,
     },
 };
@@ -27,11 +27,12 @@ pub fn packet(bytes: &[u8]) {
 
 /// The options of a SYN are what a plain loop, written after the kernel's, reads.
 pub fn tcp_options(bytes: &[u8]) {
-    let options = Options::parse(bytes);
+    let options = Options::read(&Window::of(bytes), 0, bytes.len());
     assert_eq!(options, plain_options(bytes));
     assert!(options.window_scale.is_none_or(|shift| shift <= MAX_WINDOW_SCALE));
     // Nothing is read behind the end of the list.
-    assert_eq!(Options::parse(&[&[1, 0], bytes].concat()), Options::default());
+    let ended = [&[1, 0], bytes].concat();
+    assert_eq!(Options::read(&Window::of(&ended), 0, ended.len()), Options::default());
 }
 
 fn parse(bytes: &[u8]) -> Result<Flow, Reason> {
@@ -54,7 +55,7 @@ fn is_as_in(flow: &Flow, bytes: &[u8]) {
         _ => assert_eq!([key.source_port, key.destination_port], ports),
     }
     match kind {
-        Kind::Segment(flags) => assert!(key.protocol_number() == protocol::TCP && flags == header[13] && header[12] >> 4 >= 5),
+        Kind::Segment(flags) => assert!(key.protocol_number() == protocol::TCP && flags == header[13] && flow.header_length == usize::from(header[12] >> 4) * 4),
         Kind::Datagram => assert_eq!(key.protocol_number(), protocol::UDP),
         Kind::FirstFragment | Kind::Error => {}
     }
@@ -108,11 +109,12 @@ fn ends_alike(bytes: &[u8]) {
     }
 }
 
-/// `tcp_parse_options` (net/ipv4/tcp_input.c), position by position.
+/// `tcp_parse_options` (net/ipv4/tcp_input.c), position by position, up to the bounds that Weir sets.
 fn plain_options(bytes: &[u8]) -> Options {
     let mut options = Options::default();
-    let mut at = 0;
-    while at < bytes.len() {
+    let (mut at, mut steps) = (0, 0);
+    while at < bytes.len() && steps < MAX_OPTION_STEPS {
+        steps += 1;
         let kind = bytes[at];
         if kind == 0 {
             break;
@@ -122,7 +124,7 @@ fn plain_options(bytes: &[u8]) -> Options {
             continue;
         }
         let Some(length) = bytes.get(at + 1).map(|length| usize::from(*length)) else { break };
-        if length < 2 || at + length > bytes.len() {
+        if !(2..=MAX_OPTIONS).contains(&length) || at + length > bytes.len() {
             break;
         }
         let number = |from: usize| u32::from_be_bytes(bytes[at + from..at + from + 4].try_into().expect("4 bytes"));

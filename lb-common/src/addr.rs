@@ -58,6 +58,13 @@ impl Address {
         if self.words[0] == 0 && head == u32::from_ne_bytes(MAPPED) { Some(tail) } else { None }
     }
 
+    /// The two words as memory holds them, for writing them to a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u64; 2] {
+        self.words
+    }
+
     /// The 16 bytes in network byte order.
     #[inline(always)]
     #[must_use]
@@ -82,9 +89,41 @@ impl Address {
     }
 
     /// Whether this is an IPv4 address.
+    #[inline(always)]
     #[must_use]
     pub const fn is_ipv4(&self) -> bool {
         self.ipv4_network().is_some()
+    }
+
+    /// Whether no packet can come from this address over a wire: unspecified, loopback, multicast, broadcast, and IPv4's 0.0.0.0/8 and
+    /// 240.0.0.0/4 (RFC 6890; RFC 4291, section 2.5 and 2.7).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_impossible_source(&self) -> bool {
+        if let Some(word) = self.ipv4_network() {
+            let first = word.to_ne_bytes()[0];
+            return first == 0 || first == 127 || first >= 224;
+        }
+        let one = u64::from_be_bytes([0, 0, 0, 0, 0, 0, 0, 1]).to_be();
+        (self.words[0] == 0 && (self.words[1] == 0 || self.words[1] == one)) || self.words[0].to_ne_bytes()[0] == 0xff
+    }
+
+    /// The address's prefix that counts as one source: /24 of IPv4, /56 of IPv6, what a provider gives one customer at the most.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source_prefix(&self) -> Self {
+        match self.ipv4_network() {
+            Some(word) => Self::from_ipv4_network(word & u32::from_ne_bytes([255, 255, 255, 0])),
+            None => Self { words: [self.words[0] & u64::from_ne_bytes([255, 255, 255, 255, 255, 255, 255, 0]), 0] },
+        }
+    }
+
+    /// The address as four 32-bit words, first to last, each as memory holds it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn network_words(&self) -> [u32; 4] {
+        let ((a, b), (c, d)) = (split(self.words[0]), split(self.words[1]));
+        [a, b, c, d]
     }
 
     /// The address as people write it.
@@ -164,6 +203,23 @@ mod tests {
         let v4 = Address::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         assert_ne!(v4, Address::UNSPECIFIED);
         assert!(v4.is_unspecified() && Address::UNSPECIFIED.is_unspecified());
+    }
+
+    #[test]
+    fn sources_that_cannot_be_real() {
+        for text in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "127.255.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"] {
+            assert!(Address::from(text.parse::<IpAddr>().unwrap()).is_impossible_source(), "{text}");
+        }
+        for text in ["1.0.0.0", "10.0.0.1", "126.1.1.1", "128.0.0.1", "192.168.0.1", "223.255.255.255", "::2", "fe80::1", "fd00::1", "2001:db8::1"] {
+            assert!(!Address::from(text.parse::<IpAddr>().unwrap()).is_impossible_source(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_source_prefix_is_what_one_customer_has() {
+        let prefix = |text: &str| Address::from(text.parse::<IpAddr>().unwrap()).source_prefix().to_string();
+        assert_eq!(prefix("192.0.2.129"), "192.0.2.0");
+        assert_eq!(prefix("2001:db8:1:2ff:3::4"), "2001:db8:1:200::");
     }
 
     #[test]

@@ -41,6 +41,13 @@ impl Sum {
         Self(self.0 + word as u64)
     }
 
+    /// With two 16-bit words more that stand together, as a number in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add_number32(self, number: u32) -> Self {
+        Self(self.0 + number as u64)
+    }
+
     /// With these bytes more, four at a time: 2¹⁶ is 1 in this arithmetic, so a sum of 32-bit words folds to that of 16-bit words. A last
     /// odd byte counts as the upper half of a word (RFC 1071, section 1).
     #[inline(always)]

@@ -9,12 +9,17 @@
 pub mod abi;
 pub mod addr;
 pub mod checksum;
+pub mod cookie;
+pub mod flood;
 pub mod flow;
 pub mod limiter;
 pub mod maglev;
 pub mod packet;
 pub mod reason;
+pub mod sane;
 pub mod siphash;
+pub mod syn_ack;
+pub mod tag;
 pub mod wire;
 
 pub use addr::Address;

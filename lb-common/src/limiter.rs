@@ -45,6 +45,32 @@ impl Bucket {
     #[inline(always)]
     #[must_use]
     pub const fn take(&mut self, now: u64, rate: u32, burst: u32) -> bool {
+        self.take_many(now, rate, burst, 1)
+    }
+
+    /// Takes so many tokens at once, or none if there are fewer. A burst below the amount refuses it always.
+    #[inline(always)]
+    #[must_use]
+    pub const fn take_many(&mut self, now: u64, rate: u32, burst: u32, amount: u32) -> bool {
+        self.refill(now, rate, burst);
+        let wanted = amount as u64 * TOKEN;
+        if self.tokens < wanted {
+            return false;
+        }
+        self.tokens -= wanted;
+        true
+    }
+
+    /// Whether there is a token; none is taken.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_one(&mut self, now: u64, rate: u32, burst: u32) -> bool {
+        self.refill(now, rate, burst);
+        self.tokens >= TOKEN
+    }
+
+    #[inline(always)]
+    const fn refill(&mut self, now: u64, rate: u32, burst: u32) {
         let full = burst as u64 * TOKEN;
         let refilled = if now > self.stamp {
             let elapsed = now - self.stamp;
@@ -54,11 +80,6 @@ impl Bucket {
             self.tokens
         };
         self.tokens = if refilled < full { refilled } else { full };
-        if self.tokens < TOKEN {
-            return false;
-        }
-        self.tokens -= TOKEN;
-        true
     }
 }
 
@@ -139,6 +160,16 @@ mod tests {
         assert!(!bucket.take(9 * SECOND, 1, 1));
         assert!(!bucket.take(10 * SECOND, 1, 1));
         assert!(bucket.take(11 * SECOND, 1, 1));
+    }
+
+    #[test]
+    fn many_are_taken_whole_or_not_at_all() {
+        let mut bucket = Bucket::full(0, 1_500);
+        assert!(bucket.take_many(0, 1_000, 1_500, 1_400));
+        assert!(!bucket.take_many(0, 1_000, 1_500, 101));
+        assert!(bucket.take_many(0, 1_000, 1_500, 100));
+        assert!(!bucket.has_one(0, 1_000, 1_500) && bucket.has_one(SECOND / 1_000, 1_000, 1_500));
+        assert!(!bucket.take_many(u64::MAX, 1_000, 1_500, 1_501), "above the burst");
     }
 
     proptest! {

@@ -123,6 +123,112 @@ impl<const LENGTH: usize> Header<'_, LENGTH> {
     }
 }
 
+/// A packet's bytes, from `start` up to and without `end`, to be written.
+#[derive(Debug)]
+pub struct WindowMut<'a> {
+    start: *mut u8,
+    end: *const u8,
+    bytes: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> WindowMut<'a> {
+    /// A window on the bytes between two addresses.
+    ///
+    /// # Safety
+    /// As for [`Window::new`], and nobody else reads or writes the bytes while this window or a header of it is in use.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn new(start: usize, end: usize) -> Self {
+        Self { start: core::ptr::with_exposed_provenance_mut(start), end: core::ptr::with_exposed_provenance(end), bytes: PhantomData }
+    }
+
+    /// A window on a slice.
+    #[must_use]
+    pub fn of(bytes: &'a mut [u8]) -> Self {
+        let range = bytes.as_mut_ptr_range();
+        Self { start: range.start, end: range.end.cast_const(), bytes: PhantomData }
+    }
+
+    /// The `LENGTH` bytes at `offset`, if the packet has them all.
+    #[inline(always)]
+    #[must_use]
+    pub fn header<const LENGTH: usize>(&mut self, offset: usize) -> Option<HeaderMut<'_, LENGTH>> {
+        if offset > FARTHEST {
+            return None;
+        }
+        let start = self.start.wrapping_add(offset);
+        if start.wrapping_add(LENGTH).cast_const() > self.end {
+            return None;
+        }
+        Some(HeaderMut { start, bytes: PhantomData })
+    }
+}
+
+/// `LENGTH` bytes of a packet that are known to be there and may be written.
+#[derive(Debug)]
+pub struct HeaderMut<'a, const LENGTH: usize> {
+    start: *mut u8,
+    bytes: PhantomData<&'a mut [u8]>,
+}
+
+impl<const LENGTH: usize> HeaderMut<'_, LENGTH> {
+    /// Writes a `T` at the constant position `AT`, in the machine's byte order.
+    #[inline(always)]
+    fn store<T: Plain, const AT: usize>(&mut self, value: T) {
+        const { assert!(AT + size_of::<T>() <= LENGTH, "the field lies outside its header") };
+        let place = self.start.wrapping_add(AT).cast::<T>();
+        // SAFETY: `WindowMut::header` found LENGTH bytes at `start` that are ours to write, and the assertion keeps AT inside them. On
+        // BPF the write is not told to be unaligned, for the reason that `Header::load` has.
+        unsafe { if cfg!(target_arch = "bpf") { place.write(value) } else { place.write_unaligned(value) } }
+    }
+
+    /// The same bytes, to be read.
+    #[inline(always)]
+    #[must_use]
+    pub fn read(&self) -> Header<'_, LENGTH> {
+        Header { start: self.start, bytes: PhantomData }
+    }
+
+    /// Writes one byte.
+    #[inline(always)]
+    pub fn set_byte<const AT: usize>(&mut self, value: u8) {
+        self.store::<u8, AT>(value);
+    }
+
+    /// Writes a 16-bit number in network byte order.
+    #[inline(always)]
+    pub fn set_number16<const AT: usize>(&mut self, value: u16) {
+        self.store::<u16, AT>(value.to_be());
+    }
+
+    /// Writes a 32-bit number in network byte order.
+    #[inline(always)]
+    pub fn set_number32<const AT: usize>(&mut self, value: u32) {
+        self.store::<u32, AT>(value.to_be());
+    }
+
+    /// Writes four bytes as memory holds them.
+    #[inline(always)]
+    pub fn set_word<const AT: usize>(&mut self, value: u32) {
+        self.store::<u32, AT>(value);
+    }
+
+    /// Writes sixteen bytes as memory holds them.
+    #[inline(always)]
+    pub fn set_words<const AT: usize>(&mut self, value: [u64; 2]) {
+        self.store::<[u64; 2], AT>(value);
+    }
+
+    /// Writes six bytes, such as a MAC address, from a number whose first byte is the most significant.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "four bytes and two")]
+    pub fn set_number48<const AT: usize, const TAIL: usize>(&mut self, value: u64) {
+        const { assert!(TAIL == AT + 4, "six bytes are four and two") };
+        self.set_number32::<AT>((value >> 16) as u32);
+        self.set_number16::<TAIL>(value as u16);
+    }
+}
+
 /// Types of which any bytes are a value.
 trait Plain: Copy {}
 impl Plain for u8 {}
@@ -156,5 +262,23 @@ mod tests {
         assert_eq!(header.number48::<0, 4>(), 0x0102_0304_0506);
         assert_eq!(header.word::<0>().to_ne_bytes(), [1, 2, 3, 4]);
         assert_eq!(header.words::<0>()[1].to_ne_bytes(), [9, 10, 11, 12, 13, 14, 15, 16]);
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else_changes() {
+        let mut bytes = [0xa5; 20];
+        let mut window = WindowMut::of(&mut bytes);
+        assert!(window.header::<20>(1).is_none() && window.header::<1>(FARTHEST + 1).is_none());
+        let mut header = window.header::<18>(1).unwrap();
+        header.set_byte::<0>(1);
+        header.set_number16::<1>(0x0203);
+        header.set_number32::<3>(0x0405_0607);
+        header.set_number48::<7, 11>(0x0809_0a0b_0c0d);
+        header.set_word::<13>(u32::from_ne_bytes([14, 15, 16, 17]));
+        assert_eq!((header.read().number16::<1>(), header.read().number48::<7, 11>()), (0x0203, 0x0809_0a0b_0c0d));
+        let expected: [u8; 20] = core::array::from_fn(|at| if (1..18).contains(&at) { u8::try_from(at).unwrap() } else { 0xa5 });
+        assert_eq!(bytes, expected);
+        WindowMut::of(&mut bytes).header::<16>(4).unwrap().set_words::<0>([1, 2].map(|n: u64| n.to_be()));
+        assert_eq!((bytes[11], bytes[19], bytes[3]), (1, 2, 3));
     }
 }

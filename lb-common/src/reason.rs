@@ -3,8 +3,12 @@
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// It goes on to the kernel's network stack, untouched (`XDP_PASS`).
+    /// It goes on to the kernel's network stack (`XDP_PASS`).
     Pass,
+    /// It ends here (`XDP_DROP`).
+    Drop,
+    /// It has become its own answer and goes back by where it came from (`XDP_TX`).
+    Transmit,
 }
 
 /// The named reason of a verdict. Every packet that the XDP program sees is counted under exactly one of these.
@@ -48,11 +52,67 @@ pub enum Reason {
     NoBackend = 15,
     /// A map that must hold a record did not: never counted unless the daemon and the programs disagree.
     MapMiss = 16,
+    /// A SYN in a flood, answered with a SYN cookie from the card.
+    CookieSent = 17,
+    /// The first segment of a client whose SYN cookie came back right.
+    CookieAccepted = 18,
+    /// In a flood: an ACK of no flow, without a valid cookie.
+    CookieRefused = 19,
+    /// In a flood: an ACK of no flow whose cookie would be of a key that is no longer honoured.
+    CookieExpired = 20,
+    /// In a flood: an ACK of no flow from a prefix that has sent too many wrong cookies, dropped unread.
+    CookieGuessing = 21,
+    /// In a flood: a SYN-ACK of no flow.
+    StraySynAck = 22,
+    /// In a flood: a RST of no flow.
+    StrayReset = 23,
+    /// In a flood: the first fragment of a TCP segment of no flow.
+    StrayFragment = 24,
+    /// A TCP segment with no flag at all.
+    NullFlags = 25,
+    /// A TCP segment with FIN, PSH or URG, and none of SYN, RST and ACK.
+    XmasFlags = 26,
+    /// A TCP segment with SYN and FIN.
+    SynFinFlags = 27,
+    /// A TCP segment with SYN and RST.
+    SynResetFlags = 28,
+    /// A TCP header shorter than 20 bytes or longer than its packet.
+    BadDataOffset = 29,
+    /// A first fragment that ends inside the TCP header (RFC 1858).
+    TinyFragment = 30,
+    /// A packet whose source is its destination ("land").
+    Land = 31,
+    /// From a source that cannot be real: loopback, multicast, broadcast, unspecified, or an address of this host.
+    ImpossibleSource = 32,
+    /// In a flood: a SYN with data that is no Fast Open.
+    SynWithData = 33,
+    /// In a flood: a SYN behind IP options or extension headers.
+    SynBehindOptions = 34,
+    /// In a flood: a SYN that only the kernel can answer (MD5, TCP-AO, MPTCP, an MSS below the least), passed within the limit.
+    KernelOnlySyn = 35,
+    /// The same above the limit.
+    KernelOnlySynOverLimit = 36,
+    /// In a flood: a SYN from a prefix that has had its share of SYN-ACKs.
+    SynAckPrefixLimit = 37,
+    /// In a flood: a SYN above the global cap of SYN-ACKs.
+    SynAckCap = 38,
+    /// In a flood: a SYN that XDP must not answer (no daemon for 10 s, no listener, or the kernel would refuse the cookie), passed.
+    DefenceAsleep = 39,
+    /// In a flood: a SYN on a driver that carries no packet metadata, passed.
+    NoMetadata = 40,
+    /// In a flood: a SYN of a connection that the kernel knows, passed.
+    FloodSyn = 41,
+    /// It would open a flow, from a prefix on the service's deny list.
+    DeniedSource = 42,
+    /// A SYN above the service's limit of new connections for its source prefix.
+    NewFlowsOverLimit = 43,
+    /// A datagram above the service's limit of packets or bytes for its source prefix.
+    DatagramsOverLimit = 44,
 }
 
 impl Reason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 45] = [
         Self::NotIp,
         Self::NotTransport,
         Self::NotAPort,
@@ -70,6 +130,34 @@ impl Reason {
         Self::IcmpError,
         Self::NoBackend,
         Self::MapMiss,
+        Self::CookieSent,
+        Self::CookieAccepted,
+        Self::CookieRefused,
+        Self::CookieExpired,
+        Self::CookieGuessing,
+        Self::StraySynAck,
+        Self::StrayReset,
+        Self::StrayFragment,
+        Self::NullFlags,
+        Self::XmasFlags,
+        Self::SynFinFlags,
+        Self::SynResetFlags,
+        Self::BadDataOffset,
+        Self::TinyFragment,
+        Self::Land,
+        Self::ImpossibleSource,
+        Self::SynWithData,
+        Self::SynBehindOptions,
+        Self::KernelOnlySyn,
+        Self::KernelOnlySynOverLimit,
+        Self::SynAckPrefixLimit,
+        Self::SynAckCap,
+        Self::DefenceAsleep,
+        Self::NoMetadata,
+        Self::FloodSyn,
+        Self::DeniedSource,
+        Self::NewFlowsOverLimit,
+        Self::DatagramsOverLimit,
     ];
 
     /// The index of its counter.
@@ -83,21 +171,49 @@ impl Reason {
     #[inline(always)]
     #[must_use]
     pub const fn action(self) -> Action {
-        Action::Pass
+        match self {
+            Self::CookieSent => Action::Transmit,
+            Self::CookieRefused
+            | Self::CookieExpired
+            | Self::CookieGuessing
+            | Self::StraySynAck
+            | Self::StrayReset
+            | Self::StrayFragment
+            | Self::NullFlags
+            | Self::XmasFlags
+            | Self::SynFinFlags
+            | Self::SynResetFlags
+            | Self::BadDataOffset
+            | Self::TinyFragment
+            | Self::Land
+            | Self::ImpossibleSource
+            | Self::SynWithData
+            | Self::SynBehindOptions
+            | Self::KernelOnlySynOverLimit
+            | Self::SynAckPrefixLimit
+            | Self::SynAckCap
+            | Self::DeniedSource
+            | Self::NewFlowsOverLimit
+            | Self::DatagramsOverLimit => Action::Drop,
+            _ => Action::Pass,
+        }
     }
 
     /// Whether the packet belongs to a service, so that the service's own counter has it.
     #[must_use]
     pub const fn is_of_service(self) -> bool {
-        matches!(
+        !matches!(
             self,
-            Self::TcpOpened
-                | Self::TcpEstablished
-                | Self::UdpOpened
-                | Self::UdpEstablished
-                | Self::FirstFragment
-                | Self::IcmpError
-                | Self::NoBackend
+            Self::NotIp
+                | Self::NotTransport
+                | Self::NotAPort
+                | Self::NotAnAddress
+                | Self::OtherHost
+                | Self::Truncated
+                | Self::Malformed
+                | Self::TooDeep
+                | Self::LaterFragment
+                | Self::MapMiss
         )
     }
 
@@ -122,6 +238,34 @@ impl Reason {
             Self::IcmpError => "icmp_error",
             Self::NoBackend => "no_backend",
             Self::MapMiss => "map_miss",
+            Self::CookieSent => "cookie_sent",
+            Self::CookieAccepted => "cookie_accepted",
+            Self::CookieRefused => "cookie_refused",
+            Self::CookieExpired => "cookie_expired",
+            Self::CookieGuessing => "cookie_guessing",
+            Self::StraySynAck => "stray_syn_ack",
+            Self::StrayReset => "stray_reset",
+            Self::StrayFragment => "stray_fragment",
+            Self::NullFlags => "null_flags",
+            Self::XmasFlags => "xmas_flags",
+            Self::SynFinFlags => "syn_fin_flags",
+            Self::SynResetFlags => "syn_reset_flags",
+            Self::BadDataOffset => "bad_data_offset",
+            Self::TinyFragment => "tiny_fragment",
+            Self::Land => "land",
+            Self::ImpossibleSource => "impossible_source",
+            Self::SynWithData => "syn_with_data",
+            Self::SynBehindOptions => "syn_behind_options",
+            Self::KernelOnlySyn => "kernel_only_syn",
+            Self::KernelOnlySynOverLimit => "kernel_only_syn_over_limit",
+            Self::SynAckPrefixLimit => "syn_ack_prefix_limit",
+            Self::SynAckCap => "syn_ack_cap",
+            Self::DefenceAsleep => "defence_asleep",
+            Self::NoMetadata => "no_metadata",
+            Self::FloodSyn => "flood_syn",
+            Self::DeniedSource => "denied_source",
+            Self::NewFlowsOverLimit => "new_flows_over_limit",
+            Self::DatagramsOverLimit => "datagrams_over_limit",
         }
     }
 
@@ -146,6 +290,34 @@ impl Reason {
             Self::IcmpError => "passed to the service: an ICMP error about one of its flows",
             Self::NoBackend => "passed to the kernel's own choice: the service has no backend",
             Self::MapMiss => "passed: a map lacked a record it must hold; please report this",
+            Self::CookieSent => "answered: a SYN cookie went back from the card",
+            Self::CookieAccepted => "passed to the service: a valid SYN cookie came back",
+            Self::CookieRefused => "dropped: an ACK of no flow, without a valid cookie",
+            Self::CookieExpired => "dropped: an ACK of no flow, of a time whose cookies are no longer honoured",
+            Self::CookieGuessing => "dropped unread: an ACK of no flow from a prefix that has sent too many wrong cookies",
+            Self::StraySynAck => "dropped: a SYN-ACK of no flow",
+            Self::StrayReset => "dropped: a RST of no flow",
+            Self::StrayFragment => "dropped: the first fragment of a segment of no flow",
+            Self::NullFlags => "dropped: a segment with no flag",
+            Self::XmasFlags => "dropped: a segment with FIN, PSH or URG and none of SYN, RST and ACK",
+            Self::SynFinFlags => "dropped: a segment with SYN and FIN",
+            Self::SynResetFlags => "dropped: a segment with SYN and RST",
+            Self::BadDataOffset => "dropped: a TCP header shorter than 20 bytes or longer than its packet",
+            Self::TinyFragment => "dropped: a first fragment that ends inside the TCP header",
+            Self::Land => "dropped: its source is its destination",
+            Self::ImpossibleSource => "dropped: from a loopback, multicast, broadcast or unspecified address, or one of this host's own",
+            Self::SynWithData => "dropped: a SYN with data that is no Fast Open",
+            Self::SynBehindOptions => "dropped: a SYN behind IP options or extension headers",
+            Self::KernelOnlySyn => "passed to the service: a SYN with MD5, TCP-AO, MPTCP or a tiny MSS, which only the kernel can answer",
+            Self::KernelOnlySynOverLimit => "dropped: a SYN that only the kernel can answer, above the limit for these",
+            Self::SynAckPrefixLimit => "dropped: a SYN from a prefix that has had its share of SYN-ACKs",
+            Self::SynAckCap => "dropped: a SYN above the cap of SYN-ACKs in all",
+            Self::DefenceAsleep => "passed to the service in a flood: XDP must not answer (no live daemon, no listener, or the kernel would refuse cookies)",
+            Self::NoMetadata => "passed to the service in a flood: the interface's driver carries no packet metadata, so a cookie could not be honoured",
+            Self::FloodSyn => "passed to the service in a flood: a SYN of a connection that the kernel still knows",
+            Self::DeniedSource => "dropped: from a prefix on the service's deny list",
+            Self::NewFlowsOverLimit => "dropped: above the service's limit of new connections for one source prefix",
+            Self::DatagramsOverLimit => "dropped: above the service's limit of packets or bytes for one source prefix",
         }
     }
 }

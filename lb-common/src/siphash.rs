@@ -14,19 +14,29 @@
 #[inline(always)]
 #[must_use]
 pub fn sip13<const N: usize>(key: [u64; 2], words: [u64; N]) -> u64 {
-    sip::<1, 3, N>(key, words)
+    sip::<1, 3, N>(key, words, (8 * N as u64) << 56)
+}
+
+/// SipHash-1-3 of the `8 * N` little-endian bytes of `words` and seven more, those of `tail` without its most significant byte.
+///
+/// The last word of any SipHash has seven bytes to spare beside the length: what fits there costs no round.
+#[inline(always)]
+#[must_use]
+pub fn sip13_with_tail<const N: usize>(key: [u64; 2], words: [u64; N], tail: u64) -> u64 {
+    sip::<1, 3, N>(key, words, (8 * N as u64 + 7) << 56 | (tail & (u64::MAX >> 8)))
 }
 
 /// SipHash-2-4 of the `8 * N` little-endian bytes of `words`; arguments as for [`sip13`].
 #[inline(always)]
 #[must_use]
 pub fn sip24<const N: usize>(key: [u64; 2], words: [u64; N]) -> u64 {
-    sip::<2, 4, N>(key, words)
+    sip::<2, 4, N>(key, words, (8 * N as u64) << 56)
 }
 
-/// SipHash-`C`-`D`: `C` rounds for each word and `D` rounds at the end.
+/// SipHash-`C`-`D`: `C` rounds for each word and `D` rounds at the end. `last` is the last word: the length in bytes, modulo 256, in its
+/// top byte, and below it the bytes of an incomplete word.
 #[inline(always)]
-fn sip<const C: usize, const D: usize, const N: usize>(key: [u64; 2], words: [u64; N]) -> u64 {
+fn sip<const C: usize, const D: usize, const N: usize>(key: [u64; 2], words: [u64; N], last: u64) -> u64 {
     let mut state = State {
         v0: key[0] ^ 0x736f_6d65_7073_6575,
         v1: key[1] ^ 0x646f_7261_6e64_6f6d,
@@ -38,8 +48,7 @@ fn sip<const C: usize, const D: usize, const N: usize>(key: [u64; 2], words: [u6
         state.absorb::<C>(words[index]);
         index += 1;
     }
-    // The last word carries the length in bytes, modulo 256, in its top byte; the rest would be the bytes of an incomplete word.
-    state.absorb::<C>((8 * N as u64) << 56);
+    state.absorb::<C>(last);
     state.v2 ^= 0xff;
     state.rounds::<D>();
     state.v0 ^ state.v1 ^ state.v2 ^ state.v3
@@ -149,6 +158,13 @@ mod tests {
         #[test]
         fn sip13_of_five_words_is_the_reference(key: [u64; 2], words: [u64; 5]) {
             prop_assert_eq!(sip13(key, words), reference13(key, &words));
+        }
+
+        #[test]
+        fn sip13_with_a_tail_is_the_reference(key: [u64; 2], words: [u64; 2], tail: u64) {
+            let mut hasher = SipHasher13::new_with_keys(key[0], key[1]);
+            hasher.write(&[bytes(&words), tail.to_le_bytes()[..7].to_vec()].concat());
+            prop_assert_eq!(sip13_with_tail(key, words, tail), hasher.finish());
         }
 
         #[test]

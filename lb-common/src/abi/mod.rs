@@ -6,12 +6,17 @@
 //! never changes, and every version adopts it.
 
 mod backend;
+mod defence;
 mod event;
 mod service;
 mod settings;
 mod table;
 
 pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
+pub use defence::{
+    CookieKey, DefencePolicy, KnownFlow, LiveState, PrefixBucket, PrefixKey, Purpose, Scheme, Stance, announced_window, live_flags,
+    policy_flags, prefix_action,
+};
 pub use event::{Event, EventKind, SocketFacts};
 pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
 pub use settings::{Settings, UdpFlow};
@@ -19,7 +24,7 @@ pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, ent
 
 /// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
 /// of its own and moves the data plane over.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 2 } else { 1 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
 
 /// How many slots the socket array has. It is pinned outside the version's directory and outlives versions: this never changes.
 pub const SOCKET_SLOTS: u32 = 65_536;
@@ -34,17 +39,17 @@ mod tests {
 
     /// The sizes that an ABI version stands for: a change here without a new [`ABI_VERSION`] breaks running data planes.
     #[test]
-    fn sizes_and_alignments_of_version_1() {
+    fn sizes_and_alignments_of_version_2() {
         fn check<T>(size: usize, align: usize) {
             assert_eq!((size_of::<T>(), align_of::<T>()), (size, align), "{}", core::any::type_name::<T>());
         }
         check::<FlowKey>(40, 8);
         check::<ServiceKey>(24, 8);
-        check::<ServiceRecord>(24, 8);
+        check::<ServiceRecord>(32, 8);
         check::<GroupKey>(24, 8);
         check::<GroupRecord>(8, 4);
         check::<Counter>(16, 8);
-        check::<ServiceCounters>(17 * 16, 8);
+        check::<ServiceCounters>(45 * 16, 8);
         check::<PortBitmap>(16_384, 8);
         check::<BackendState>(8, 4);
         check::<BackendCounters>(80, 8);
@@ -52,7 +57,17 @@ mod tests {
         check::<SocketTag>(8, 4);
         check::<UdpFlow>(8, 4);
         check::<crate::limiter::Bucket>(16, 8);
-        check::<Settings>(32, 8);
+        check::<Settings>(216, 8);
+        check::<DefencePolicy>(72, 8);
+        check::<CookieKey>(24, 8);
+        check::<LiveState>(88, 8);
+        check::<PrefixKey>(20, 1);
+        check::<PrefixBucket>(24, 8);
+        check::<KnownFlow>(8, 4);
+        check::<crate::flood::FloodState>(16, 8);
+        check::<crate::flood::FloodWindow>(24, 8);
+        check::<crate::flood::Thresholds>(32, 8);
+        check::<crate::tag::TagKey>(176, 8);
         check::<Event>(16, 8);
         check::<SocketFacts>(24, 8);
     }

@@ -44,6 +44,10 @@ pub struct ServiceRecord {
     pub service: u32,
     /// [`service_flags`].
     pub flags: u32,
+    /// The MSS that this host announces to clients of the entry: the interface's MTU less the headers of the address's family.
+    pub maximum_segment_size: u16,
+    /// Zero.
+    pub padding: [u8; 6],
 }
 
 /// A SO_REUSEPORT group, as its program sees it: what its sockets are bound to.
@@ -83,6 +87,10 @@ pub struct GroupRecord {
 
 /// The flags of a service, the same in [`ServiceRecord`] and [`GroupRecord`].
 pub mod service_flags {
+    /// The service is counted and defended, and the kernel alone chooses its socket: it has no table.
+    pub const UNBALANCED: u32 = 2;
+    /// The entry's interface is a loopback device, where this host's own addresses are real sources.
+    pub const LOOPBACK: u32 = 4;
     /// QUIC: a short-header packet of an unknown flow follows its connection ID.
     pub const QUIC: u32 = 1;
     /// Where the byte with the position of the worker's index in the connection ID begins.

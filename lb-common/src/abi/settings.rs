@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::tag::TagKey;
+
 /// The one record of settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -15,6 +17,12 @@ pub struct Settings {
     pub udp_new_flows_per_second: u32,
     /// When the data plane was attached, in nanoseconds of CLOCK_BOOTTIME.
     pub attached_at: u64,
+    /// The number of known flows that a CPU's table holds, less one: a power of two, less one.
+    pub known_flow_mask: u32,
+    /// The number of buckets of source prefixes that a CPU's table holds, less one: a power of two, less one.
+    pub prefix_bucket_mask: u32,
+    /// The key of the tables that packets fill, from the operating system's random numbers, for the life of the data plane.
+    pub tag_key: TagKey,
 }
 
 /// Which backend a UDP flow has. The key is a [`crate::FlowKey`].

@@ -74,6 +74,10 @@ pub struct Flow {
     pub kind: Kind,
     /// The MAC address that the frame is for, its first byte the most significant.
     pub destination_mac: u64,
+    /// Where the IP header starts, from the start of the window; of an ICMP error, its own.
+    pub network: usize,
+    /// The length of a TCP header with its options, as it says itself (0 to 60); 0 of everything that is no whole segment.
+    pub header_length: usize,
     /// Where the transport header starts, from the start of the window; of an ICMP error, that of the quoted packet.
     pub transport: usize,
     /// Where the packet ends, as its first IP header says; `usize::MAX` if the header does not say.
@@ -95,6 +99,7 @@ pub fn flow(window: &Window<'_>) -> Result<Flow, Reason> {
     if network.fragment == Fragment::Later {
         return Err(Reason::LaterFragment);
     }
+    let mut header_length = 0;
     let (key, kind, transport) = match network.protocol {
         protocol::TCP | protocol::UDP if network.fragment == Fragment::First => {
             let (source, destination) = ports(window, network.payload)?;
@@ -102,6 +107,7 @@ pub fn flow(window: &Window<'_>) -> Result<Flow, Reason> {
         }
         protocol::TCP => {
             let segment = tcp::parse(window, network.payload)?;
+            header_length = segment.length;
             (key(&network, segment.source_port, segment.destination_port), Kind::Segment(segment.flags), network.payload)
         }
         protocol::UDP => {
@@ -115,7 +121,16 @@ pub fn flow(window: &Window<'_>) -> Result<Flow, Reason> {
         }
         _ => return Err(Reason::NotTransport),
     };
-    Ok(Flow { key, kind, destination_mac: frame.destination_mac, transport, end: network.end })
+    Ok(Flow { key, kind, destination_mac: frame.destination_mac, network: frame.payload, header_length, transport, end: network.end })
+}
+
+impl Flow {
+    /// Whether the transport header follows the IP header at once: no IP options, no extension headers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.transport == self.network + if self.key.source.is_ipv4() { ipv4::LENGTH } else { ipv6::LENGTH }
+    }
 }
 
 /// The flow of the ports between the network header's addresses.

@@ -15,8 +15,16 @@ pub mod flags {
     pub const SYN: u8 = 0x02;
     /// Reset the connection.
     pub const RST: u8 = 0x04;
+    /// Hand the data to the application.
+    pub const PSH: u8 = 0x08;
     /// The acknowledgement number counts.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
+    /// ECN echo; in a SYN: the sender is capable of ECN (RFC 3168, section 6.1).
+    pub const ECE: u8 = 0x40;
+    /// Congestion window reduced.
+    pub const CWR: u8 = 0x80;
 }
 
 /// What the header says.
@@ -28,23 +36,50 @@ pub struct Tcp {
     pub destination_port: u16,
     /// The control bits, see [`flags`].
     pub flags: u8,
-    /// The header's length with its options: 20 to 60.
+    /// The header's length with its options, as it says itself: 0 to 60.
     pub length: usize,
 }
 
 /// Reads the header at `offset`.
 ///
+/// A header that says it is shorter than 20 bytes is read all the same: whose packet it is decides what becomes of it.
+///
 /// # Errors
-/// [`Reason::Truncated`], or [`Reason::Malformed`] for a data offset below 5.
+/// [`Reason::Truncated`].
 #[inline(always)]
 pub fn parse(window: &Window<'_>, offset: usize) -> Result<Tcp, Reason> {
     let header = window.header::<LENGTH>(offset).ok_or(Reason::Truncated)?;
     let length = usize::from(header.byte::<12>() >> 4) * 4;
-    if length < LENGTH {
-        return Err(Reason::Malformed);
-    }
     Ok(Tcp { source_port: header.number16::<0>(), destination_port: header.number16::<2>(), flags: header.byte::<13>(), length })
 }
+
+/// The kinds of options (IANA "TCP Option Kind Numbers").
+pub mod kind {
+    /// End of the list.
+    pub const END: u8 = 0;
+    /// One byte of padding.
+    pub const NO_OPERATION: u8 = 1;
+    /// Maximum segment size (RFC 9293, section 3.7.1).
+    pub const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+    /// Window scale (RFC 7323, section 2.2).
+    pub const WINDOW_SCALE: u8 = 3;
+    /// Selective acknowledgement permitted (RFC 2018, section 2).
+    pub const SELECTIVE_ACKNOWLEDGEMENT: u8 = 4;
+    /// Timestamps (RFC 7323, section 3.2).
+    pub const TIMESTAMPS: u8 = 8;
+    /// MD5 signature (RFC 2385).
+    pub const MD5_SIGNATURE: u8 = 19;
+    /// TCP-AO (RFC 5925).
+    pub const AUTHENTICATION: u8 = 29;
+    /// MPTCP (RFC 8684).
+    pub const MULTIPATH: u8 = 30;
+    /// Fast Open (RFC 7413).
+    pub const FAST_OPEN: u8 = 34;
+}
+
+/// How many options are read, each byte of padding counted as one. Real SYNs have up to nine (macOS with MPTCP); the verifier walks the
+/// loop as often as this.
+pub const MAX_OPTION_STEPS: usize = 16;
 
 /// Whether a segment with these flags opens a connection: SYN, and none of ACK, RST and FIN.
 #[inline(always)]
@@ -74,47 +109,80 @@ pub struct Options {
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
 impl Options {
-    /// Reads the bytes between the fixed header and the payload.
+    /// Reads the options that lie in the window from `start` up to `end`, as in the kernel (`tcp_parse_options`, net/ipv4/tcp_input.c):
+    /// reading stops at the end-of-list option and at an option whose length is wrong, what was read before stands; a known option of
+    /// another length than its own is ignored.
     ///
-    /// As in the kernel (`tcp_parse_options`, net/ipv4/tcp_input.c): reading stops at the end-of-list option and at an option whose
-    /// length is wrong, what was read before stands; a known option of another length than its own is ignored.
+    /// At most [`MAX_OPTION_STEPS`] options are read; what stands beyond counts as not offered.
+    #[inline(always)]
     #[must_use]
-    pub fn parse(mut bytes: &[u8]) -> Self {
+    pub fn read(window: &Window<'_>, start: usize, end: usize) -> Self {
         let mut options = Self::default();
-        loop {
-            bytes = match *bytes {
-                [1, ref rest @ ..] => rest,
-                [] | [0, ..] | [_] => return options,
-                [kind, length, ..] => {
-                    let Some((option, rest)) = bytes.split_at_checked(usize::from(length).max(2)) else { return options };
-                    if length < 2 {
-                        return options;
-                    }
-                    options.take(kind, &option[2..]);
-                    rest
-                }
-            };
+        let mut at = start;
+        for _ in 0..MAX_OPTION_STEPS {
+            match options.step(window, at, end) {
+                Some(next) => at = next,
+                None => break,
+            }
         }
+        options
     }
 
-    fn take(&mut self, kind: u8, body: &[u8]) {
-        match (kind, body) {
-            (2, &[high, low]) => self.maximum_segment_size = Some(u16::from_be_bytes([high, low])),
-            (3, &[shift]) => self.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
-            (4, []) => self.selective_acknowledgement = true,
-            (8, &[a, b, c, d, e, f, g, h]) => {
-                self.timestamps = Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])));
+    /// Reads the option at `at` and answers where the next one starts, if there may be one.
+    #[inline(always)]
+    fn step(&mut self, window: &Window<'_>, at: usize, end: usize) -> Option<usize> {
+        if at >= end {
+            return None;
+        }
+        let kind = window.header::<1>(at)?.byte::<0>();
+        if kind == kind::END {
+            return None;
+        }
+        if kind == kind::NO_OPERATION {
+            return Some(at + 1);
+        }
+        let length = usize::from(window.header::<2>(at)?.byte::<1>());
+        // The header is at most 60 bytes long, so no option is longer: a bound that the verifier wants to see.
+        if !(2..=MAX_OPTIONS).contains(&length) || at + length > end {
+            return None;
+        }
+        match (kind, length) {
+            (kind::MAXIMUM_SEGMENT_SIZE, 4) => self.maximum_segment_size = Some(window.header::<4>(at)?.number16::<2>()),
+            (kind::WINDOW_SCALE, 3) => self.window_scale = Some(window.header::<3>(at)?.byte::<2>().min(MAX_WINDOW_SCALE)),
+            (kind::SELECTIVE_ACKNOWLEDGEMENT, 2) => self.selective_acknowledgement = true,
+            (kind::TIMESTAMPS, 10) => {
+                let option = window.header::<10>(at)?;
+                self.timestamps = Some((option.number32::<2>(), option.number32::<6>()));
             }
-            (19 | 29 | 30, _) => self.needs_kernel = true,
-            (34, _) => self.fast_open = true,
+            (kind::MD5_SIGNATURE | kind::AUTHENTICATION | kind::MULTIPATH, _) => self.needs_kernel = true,
+            (kind::FAST_OPEN, _) => self.fast_open = true,
             _ => {}
         }
+        Some(at + length)
     }
+}
+
+/// The timestamps of a segment that is no SYN: value and echo reply. Nearly all stacks put them first, behind two NOPs (RFC 7323,
+/// appendix A): that is read at once, anything else option by option.
+#[inline(always)]
+#[must_use]
+pub fn timestamps(window: &Window<'_>, start: usize, end: usize) -> Option<(u32, u32)> {
+    if end >= start + 12
+        && let Some(options) = window.header::<12>(start)
+        && options.number32::<0>() == 0x0101_080a
+    {
+        return Some((options.number32::<4>(), options.number32::<8>()));
+    }
+    Options::read(window, start, end).timestamps
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parsed(bytes: &[u8]) -> Options {
+        Options::read(&Window::of(bytes), 0, bytes.len())
+    }
 
     fn header(offset_byte: u8, flags: u8) -> Vec<u8> {
         let mut bytes = vec![0; LENGTH];
@@ -128,7 +196,7 @@ mod tests {
     fn the_fixed_header() {
         let bytes = header(0xa0, flags::SYN);
         assert_eq!(parse(&Window::of(&bytes), 0), Ok(Tcp { source_port: 40000, destination_port: 80, flags: flags::SYN, length: 40 }));
-        assert_eq!(parse(&Window::of(&header(0x4f, 0)), 0), Err(Reason::Malformed));
+        assert_eq!(parse(&Window::of(&header(0x4f, 0)), 0).map(|tcp| tcp.length), Ok(16), "not judged here");
         for length in 0..LENGTH {
             assert_eq!(parse(&Window::of(&bytes[..length]), 0), Err(Reason::Truncated));
         }
@@ -153,7 +221,7 @@ mod tests {
             timestamps: Some((0x0001_0203, 0)),
             ..Options::default()
         };
-        assert_eq!(Options::parse(&bytes), expected);
+        assert_eq!(parsed(&bytes), expected);
     }
 
     #[test]
@@ -161,15 +229,15 @@ mod tests {
         let bytes = [2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2];
         let expected =
             Options { maximum_segment_size: Some(1460), window_scale: Some(8), selective_acknowledgement: true, ..Options::default() };
-        assert_eq!(Options::parse(&bytes), expected);
+        assert_eq!(parsed(&bytes), expected);
     }
 
     #[test]
     fn what_only_the_kernel_can_answer() {
         for kind in [19, 29, 30] {
-            assert!(Options::parse(&[kind, 4, 0, 0]).needs_kernel, "{kind}");
+            assert!(parsed(&[kind, 4, 0, 0]).needs_kernel, "{kind}");
         }
-        assert!(Options::parse(&[34, 2]).fast_open);
+        assert!(parsed(&[34, 2]).fast_open);
     }
 
     #[test]
@@ -177,8 +245,8 @@ mod tests {
         let mss = Options { maximum_segment_size: Some(1460), ..Options::default() };
         for tail in [&[][..], &[0, 3, 3, 7], &[3], &[3, 0], &[3, 1, 7], &[3, 9, 7], &[3, 4, 7, 7], &[200, 2], &[1, 1, 1]] {
             let bytes = [&[2, 4, 5, 0xb4], tail].concat();
-            assert_eq!(Options::parse(&bytes), mss, "{tail:?}");
+            assert_eq!(parsed(&bytes), mss, "{tail:?}");
         }
-        assert_eq!(Options::parse(&[3, 3, 200]).window_scale, Some(MAX_WINDOW_SCALE));
+        assert_eq!(parsed(&[3, 3, 200]).window_scale, Some(MAX_WINDOW_SCALE));
     }
 }
