@@ -58,6 +58,14 @@ impl Address {
         if self.words[0] == 0 && head == u32::from_ne_bytes(MAPPED) { Some(tail) } else { None }
     }
 
+    /// Four 32-bit words with no conversion of byte order: what [`Self::from_network_words`] takes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn network_words(&self) -> [u32; 4] {
+        let ((a, b), (c, d)) = (split(self.words[0]), split(self.words[1]));
+        [a, b, c, d]
+    }
+
     /// The 16 bytes in network byte order.
     #[inline(always)]
     #[must_use]

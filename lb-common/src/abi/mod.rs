@@ -7,12 +7,14 @@
 
 mod backend;
 mod event;
+mod request;
 mod service;
 mod settings;
 mod table;
 
 pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
 pub use event::{Event, EventKind, SocketFacts};
+pub use request::{ASSIGN_PLACEHOLDER, RESTORE_MAGIC, RequestAttributes, RestoreCounters, RestoreRequest, Restored};
 pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
 pub use settings::{Settings, UdpFlow};
 pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
@@ -55,5 +57,8 @@ mod tests {
         check::<Settings>(32, 8);
         check::<Event>(16, 8);
         check::<SocketFacts>(24, 8);
+        check::<RequestAttributes>(20, 4);
+        check::<RestoreRequest>(24, 4);
+        check::<RestoreCounters>(40, 8);
     }
 }
