@@ -49,6 +49,19 @@ impl FlowKey {
         }
     }
 
+    /// The flow as the kernel's socket lookups take it (`struct bpf_sock_tuple`, seen from the client), and how many of the bytes count.
+    #[inline(always)]
+    #[must_use]
+    pub const fn socket_tuple(&self) -> ([u32; 9], usize) {
+        let ports = network_pair(self.source_port, self.destination_port);
+        if let (Some(source), Some(destination)) = (self.source.ipv4_network(), self.destination.ipv4_network()) {
+            return ([source, destination, ports, 0, 0, 0, 0, 0, 0], 12);
+        }
+        let [a, b, c, d] = self.source.network_words();
+        let [e, f, g, h] = self.destination.network_words();
+        ([a, b, c, d, e, f, g, h, ports], 36)
+    }
+
     /// The keyed hash of the flow: SipHash-1-3 (Aumasson and Bernstein, 2012) over little-endian words.
     ///
     /// The last word holds source port, destination port and protocol, from the least significant bits on. Before it stand, for two
@@ -69,6 +82,13 @@ impl FlowKey {
         let [d0, d1] = self.destination.hash_words();
         siphash::sip13(key, [s0, s1, d0, d1, ports])
     }
+}
+
+/// Two numbers of 16 bits as they stand in a header, one after the other.
+#[inline(always)]
+const fn network_pair(first: u16, second: u16) -> u32 {
+    let ([a, b], [c, d]) = (first.to_be_bytes(), second.to_be_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Weir's programs in the kernel: the way of a packet on one screen.
 //!
 //! `ingress` (XDP) looks at each packet once and names what it is; `select_socket` (sk_reuseport) chooses the worker of a packet that
-//! reached a SO_REUSEPORT group, with the same function over the same maps; the programs of [`observe`] tell the daemon which listeners
+//! reached a SO_REUSEPORT group, with the same function over the same maps; `restore_request` (tc) gives the kernel the connections that
+//! were opened by a cookie; the programs of [`observe`] tell the daemon which listeners
 //! begin and end, and count what is accepted.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused_imports, reason = "on a host only the types are checked"))]
@@ -14,14 +15,15 @@ mod parse;
 mod reuseport;
 mod select;
 mod socket;
+mod syn_defence;
 mod verdict;
 
 use aya_ebpf::{
-    macros::{sk_reuseport, xdp},
-    programs::{SkReuseportContext, XdpContext},
+    macros::{classifier, sk_reuseport, xdp},
+    programs::{SkReuseportContext, TcContext, XdpContext},
 };
 
-use crate::{deliver::Delivered, parse::Packet, verdict::Verdict};
+use crate::{deliver::Delivered, parse::Packet, syn_defence::restore, verdict::Verdict};
 
 /// The XDP program: attached to each interface that Weir serves.
 #[xdp(frags)]
@@ -43,6 +45,12 @@ fn balance(packet: &Packet) -> Result<Delivered, Verdict> {
 #[sk_reuseport(migrate)]
 pub fn select_socket(ctx: SkReuseportContext) -> u32 {
     reuseport::select(&ctx)
+}
+
+/// What comes after `ingress`, in the stack, for the ACK of a cookie: attached to the same interfaces.
+#[classifier]
+pub fn restore_request(ctx: TcContext) -> i32 {
+    restore::restore(&ctx)
 }
 
 #[cfg(target_arch = "bpf")]

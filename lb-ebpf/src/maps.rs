@@ -10,7 +10,7 @@ use aya_ebpf::{
 use lb_common::{
     FlowKey,
     abi::{
-        BackendCounters, BackendState, Event, GroupKey, GroupRecord, MAX_SERVICES, PortBitmap, SOCKET_SLOTS, SelectorCounters,
+        BackendCounters, BackendState, Event, GroupKey, GroupRecord, MAX_SERVICES, PortBitmap, RestoreCounters, SOCKET_SLOTS, SelectorCounters,
         ServiceCounters, ServiceKey, ServiceRecord, Settings, SocketTag, UdpFlow,
     },
     limiter::Bucket,
@@ -60,6 +60,10 @@ pub static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, 1_025> = PerCpuArray::
 /// 0 -> what the selector could not do, per CPU.
 #[btf_map]
 pub static SELECTOR_COUNTERS: PerCpuArray<SelectorCounters, 1> = PerCpuArray::new();
+
+/// 0 -> what became of cookie ACKs, per CPU.
+#[btf_map]
+pub static RESTORE_COUNTERS: PerCpuArray<RestoreCounters, 1> = PerCpuArray::new();
 
 /// UDP flow -> its backend. The selector enters flows, at a capped rate; the least recently used make room. XDP only reads it.
 #[btf_map]

@@ -1,11 +1,18 @@
 //! A socket as a program sees it: `struct bpf_sock`.
 
-use core::mem::offset_of;
+use core::{mem::offset_of, ops::Deref};
 
-use aya_ebpf::bindings::bpf_sock;
-use lb_common::Address;
+use aya_ebpf::{
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock},
+    cty::c_void,
+    helpers::{bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use lb_common::{Address, FlowKey};
 
 const AF_INET6: u32 = 10;
+
+/// A TCP socket that listens (`TCP_LISTEN`, include/net/tcp_states.h).
+pub const LISTEN: u32 = 10;
 
 /// A socket that the kernel holds while the program runs.
 ///
@@ -55,6 +62,12 @@ impl Socket {
         self.word::<{ offset_of!(bpf_sock, bound_dev_if) }>()
     }
 
+    /// The state of TCP that it is in, such as [`LISTEN`].
+    #[inline(always)]
+    pub fn state(&self) -> u32 {
+        self.word::<{ offset_of!(bpf_sock, state) }>()
+    }
+
     #[inline(always)]
     fn address<const V4: usize, const A: usize, const B: usize, const C: usize, const D: usize>(&self) -> Address {
         if self.word::<{ offset_of!(bpf_sock, family) }>() == AF_INET6 {
@@ -80,5 +93,39 @@ impl Socket {
             word = 0;
         }
         word as u32
+    }
+}
+
+/// A socket that was looked up: held until this is dropped.
+pub struct Held(Socket);
+
+impl Held {
+    /// The TCP socket that a segment of the flow would reach in the namespace of the program's packet: that of its connection in whatever
+    /// state, else a listener. `ctx` is the program's context.
+    #[inline(always)]
+    pub fn tcp(ctx: *mut c_void, flow: &FlowKey) -> Option<Self> {
+        let (mut tuple, length) = flow.socket_tuple();
+        // One call with a length that is one of two numbers: the verifier takes no length that it cannot bound.
+        #[expect(clippy::cast_possible_truncation, reason = "12 or 36")]
+        // SAFETY: the context is the kernel's, and the tuple is ours and longer than is said.
+        let sk = unsafe { bpf_skc_lookup_tcp(ctx, tuple.as_mut_ptr().cast(), length as u32, BPF_F_CURRENT_NETNS as u64, 0) };
+        (!sk.is_null()).then(|| Self(Socket(sk)))
+    }
+}
+
+impl Deref for Held {
+    type Target = Socket;
+
+    #[inline(always)]
+    fn deref(&self) -> &Socket {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: the lookup has held it for this program, and nobody else releases it.
+        unsafe { bpf_sk_release(self.0.0.cast()) };
     }
 }

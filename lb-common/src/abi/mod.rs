@@ -8,6 +8,7 @@
 mod backend;
 mod defence;
 mod event;
+mod request;
 mod service;
 mod settings;
 mod table;
@@ -18,6 +19,7 @@ pub use defence::{
     policy_flags, prefix_action,
 };
 pub use event::{Event, EventKind, SocketFacts};
+pub use request::{ASSIGN_PLACEHOLDER, RESTORE_MAGIC, RequestAttributes, RestoreCounters, RestoreRequest, Restored};
 pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
 pub use settings::{Settings, UdpFlow};
 pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
@@ -70,5 +72,8 @@ mod tests {
         check::<crate::tag::TagKey>(176, 8);
         check::<Event>(16, 8);
         check::<SocketFacts>(24, 8);
+        check::<RequestAttributes>(20, 4);
+        check::<RestoreRequest>(24, 4);
+        check::<RestoreCounters>(40, 8);
     }
 }

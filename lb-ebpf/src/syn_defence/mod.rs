@@ -1,0 +1,3 @@
+//! The defence against SYN floods.
+
+pub mod restore;
