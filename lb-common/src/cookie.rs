@@ -21,6 +21,8 @@
 //!
 //! Source of the idea: D. J. Bernstein, "SYN cookies" (1996); RFC 4987, section 3.6; Linux' net/ipv4/syncookies.c for the timestamp.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::{FlowKey, siphash, wire::tcp};
 
 /// The bits of a cookie without timestamps that come from the hash.
@@ -169,7 +171,8 @@ impl Agreement {
 }
 
 /// A cookie: what a SYN-ACK carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub struct Cookie {
     /// Its sequence number.
     pub sequence: u32,
@@ -183,14 +186,19 @@ pub struct Cookie {
 #[inline(always)]
 #[must_use]
 pub fn make(key: [u64; 2], parity: u32, flow: &FlowKey, sequence: u32, agreement: &Agreement) -> (Cookie, Agreement) {
-    let is_ipv4 = flow.source.is_ipv4();
+    make_with(|options| hash(key, flow, sequence, options), parity, flow.source.is_ipv4(), agreement)
+}
+
+/// [`make`] for who has the hash elsewhere: `hash` is [`hash()`] of the flow and the sequence number with the options that it is given.
+#[inline(always)]
+#[must_use]
+pub fn make_with(hash: impl FnOnce(u32) -> u64, parity: u32, is_ipv4: bool, agreement: &Agreement) -> (Cookie, Agreement) {
+    let (bits, granted) = if agreement.timestamps { (TIMESTAMPS | agreement.bits(), *agreement) } else { agreement.code(is_ipv4) };
+    let hash = hash(bits);
     if agreement.timestamps {
-        let bits = agreement.bits();
-        let cookie = with_timestamps(hash(key, flow, sequence, TIMESTAMPS | bits), parity, bits);
-        return (cookie, *agreement);
+        return (with_timestamps(hash, parity, bits & !TIMESTAMPS), granted);
     }
-    let (code, granted) = agreement.code(is_ipv4);
-    (Cookie { sequence: without_timestamps(hash(key, flow, sequence, code), parity, code), timestamp: 0 }, granted)
+    (Cookie { sequence: without_timestamps(hash, parity, bits), timestamp: 0 }, granted)
 }
 
 /// Reads the cookie that a client acknowledged: `acknowledged` is the sequence number of the SYN-ACK, `echoed` its timestamp value if the
@@ -198,14 +206,20 @@ pub fn make(key: [u64; 2], parity: u32, flow: &FlowKey, sequence: u32, agreement
 #[inline(always)]
 #[must_use]
 pub fn check(key: [u64; 2], flow: &FlowKey, sequence: u32, acknowledged: u32, echoed: Option<u32>) -> Option<Agreement> {
+    check_with(|options| hash(key, flow, sequence, options), flow.source.is_ipv4(), acknowledged, echoed)
+}
+
+/// [`check`] for who has the hash elsewhere, as in [`make_with`].
+#[inline(always)]
+#[must_use]
+pub fn check_with(hash: impl FnOnce(u32) -> u64, is_ipv4: bool, acknowledged: u32, echoed: Option<u32>) -> Option<Agreement> {
+    let bits = echoed.map_or(acknowledged >> HASH_BITS & 31, |echoed| TIMESTAMPS | echoed >> 12);
+    let (hash, parity) = (hash(bits), parity(acknowledged));
     if let Some(echoed) = echoed {
-        let bits = echoed >> 12;
-        let made = with_timestamps(hash(key, flow, sequence, TIMESTAMPS | bits), parity(acknowledged), bits);
-        return (made == Cookie { sequence: acknowledged, timestamp: echoed }).then(|| Agreement::of_bits(bits));
+        let made = with_timestamps(hash, parity, bits & !TIMESTAMPS);
+        return (made == Cookie { sequence: acknowledged, timestamp: echoed }).then(|| Agreement::of_bits(bits & !TIMESTAMPS));
     }
-    let code = acknowledged >> HASH_BITS & 31;
-    let made = without_timestamps(hash(key, flow, sequence, code), parity(acknowledged), code);
-    (made == acknowledged).then(|| Agreement::of_code(code, flow.source.is_ipv4()))
+    (without_timestamps(hash, parity, bits) == acknowledged).then(|| Agreement::of_code(bits, is_ipv4))
 }
 
 /// Which key made the cookie of this sequence number: 0 or 1.
@@ -218,8 +232,10 @@ pub const fn parity(sequence: u32) -> u32 {
 /// In the tail of the hashed message: the options are those of a cookie with timestamps.
 const TIMESTAMPS: u32 = 1 << 31;
 
+/// What proves a cookie: the keyed hash of the flow, the client's sequence number and the cookie's options.
 #[inline(always)]
-fn hash(key: [u64; 2], flow: &FlowKey, sequence: u32, options: u32) -> u64 {
+#[must_use]
+pub fn hash(key: [u64; 2], flow: &FlowKey, sequence: u32, options: u32) -> u64 {
     let last = flow.source_port as u64 | (flow.destination_port as u64) << 16 | (sequence as u64) << 32;
     if let (Some(source), Some(destination)) = (flow.source.ipv4_network(), flow.destination.ipv4_network()) {
         let addresses = source.to_le() as u64 | (destination.to_le() as u64) << 32;

@@ -68,6 +68,13 @@ pub struct Header<'a, const LENGTH: usize> {
 }
 
 impl<const LENGTH: usize> Header<'_, LENGTH> {
+    /// Where it starts, for helpers of the kernel that read a header as a whole.
+    #[inline(always)]
+    #[must_use]
+    pub const fn as_ptr(&self) -> *const u8 {
+        self.start
+    }
+
     /// Reads a `T` at the constant position `AT`, in the machine's byte order.
     #[inline(always)]
     fn load<T: Plain, const AT: usize>(&self) -> T {

@@ -5,8 +5,9 @@
 
 use crate::{
     Reason,
+    abi::Case,
     wire::{
-        Flow, Kind, protocol,
+        Kind, protocol,
         tcp::{self, flags},
     },
 };
@@ -16,17 +17,17 @@ use crate::{
 /// # Errors
 /// The reason why it is dropped.
 #[inline(always)]
-pub fn check(flow: &Flow, is_loopback: bool) -> Result<(), Reason> {
-    let key = &flow.key;
-    match flow.kind {
+pub fn check(case: &Case, is_loopback: bool) -> Result<(), Reason> {
+    let key = &case.key;
+    match case.kind() {
         Kind::Segment(bits) => {
             combination(bits)?;
-            if flow.header_length < tcp::LENGTH || flow.transport + flow.header_length > flow.end {
+            if (case.header_length as usize) < tcp::LENGTH || case.data() > case.end as usize {
                 return Err(Reason::BadDataOffset);
             }
         }
         // Nobody needs to cut a segment inside its header: the least MTU has room for the largest (RFC 1858, section 3).
-        Kind::FirstFragment if key.protocol_number() == protocol::TCP && flow.end < flow.transport + tcp::LENGTH => return Err(Reason::TinyFragment),
+        Kind::FirstFragment if key.protocol_number() == protocol::TCP && (case.end as usize) < case.options() => return Err(Reason::TinyFragment),
         Kind::FirstFragment | Kind::Datagram | Kind::Error => {}
     }
     if is_loopback {
@@ -67,7 +68,7 @@ mod tests {
     use core::net::IpAddr;
 
     use super::*;
-    use crate::{Address, FlowKey};
+    use crate::{Address, FlowKey, wire::Flow};
 
     fn address(text: &str) -> Address {
         text.parse::<IpAddr>().unwrap().into()
@@ -76,6 +77,10 @@ mod tests {
     fn flow(source: &str, kind: Kind) -> Flow {
         let key = FlowKey::new(address(source), 40_000, address("192.0.2.1"), 80, 6);
         Flow { key, kind, destination_mac: 0, network: 14, header_length: 20, transport: 34, end: 54 }
+    }
+
+    fn check(flow: &Flow, is_loopback: bool) -> Result<(), Reason> {
+        super::check(&Case::new(flow, 60), is_loopback)
     }
 
     fn checked(bits: u8) -> Result<(), Reason> {

@@ -1,32 +1,36 @@
 //! The second stage: is it a service's packet?
 
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     Reason,
-    abi::{ServiceKey, ServiceRecord},
+    abi::{Case, ServiceKey, ServiceRecord},
 };
 
 use crate::{
     maps::{PORTS, SERVICES},
-    parse::Flow,
     verdict::Verdict,
 };
 
-/// The service that the flow goes to.
+/// The service that the packet goes to.
 ///
 /// The bitmap of ports comes first: it lets nearly everything that is not ours leave before anything is hashed.
 #[inline(always)]
-pub fn service(flow: &Flow) -> Result<ServiceRecord, Verdict> {
-    let key = &flow.wire.key;
+pub fn service(ctx: *mut xdp_md, case: &mut Case) -> Result<ServiceRecord, Verdict> {
+    let key = &case.key;
     let ports = PORTS.get(0).ok_or(Reason::MapMiss)?;
     if !ports.has(key.protocol_number(), key.destination_port) {
         return Err(Reason::NotAPort.into());
     }
-    let key = ServiceKey::new(key.destination, key.destination_port, key.protocol_number(), flow.interface);
+    // SAFETY: the context is the one the kernel handed to this program.
+    let interface = unsafe { (*ctx).ingress_ifindex };
+    let key = ServiceKey::new(key.destination, key.destination_port, key.protocol_number(), interface);
     // SAFETY: a record's place may be given to another record while this one is read (the daemon removed a service at that moment);
     // the values are plain numbers, and the packet passes whatever they are.
     let service = *unsafe { SERVICES.get(key) }.ok_or(Reason::NotAnAddress)?;
-    if !service.macs.contains(&flow.wire.destination_mac) {
+    if !service.macs.contains(&case.destination_mac) {
         return Err(Reason::OtherHost.into());
     }
+    case.service = service.service;
+    case.maximum_segment_size = service.maximum_segment_size.into();
     Ok(service)
 }

@@ -1,11 +1,15 @@
 //! The last stage: hand the packet to its backend.
 //!
-//! A backend is a socket of this host, and the way there is the kernel's own stack: the packet passes as it came. (Other hosts, later,
-//! are reached from here.)
+//! A backend is a socket of this host, and the way there is the kernel's own stack: the packet passes as it came. Where it brings back a
+//! cookie, what the cookie says goes with it as metadata, for `restore_request`. (Other hosts, later, are reached from here.)
 
-use lb_common::{Reason, abi::ServiceRecord};
+use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_meta};
+use lb_common::{
+    Reason,
+    abi::{RequestAttributes, RestoreRequest, Scratch},
+};
 
-use crate::{select::Backend, verdict::Verdict};
+use crate::{parse, select::Backend, syn_defence::Admission, verdict::Verdict};
 
 /// A packet on its way to its service.
 pub struct Delivered {
@@ -17,8 +21,33 @@ pub struct Delivered {
 
 /// Delivers the packet.
 #[inline(always)]
-#[expect(clippy::unnecessary_wraps, reason = "a stage: delivery to another host can fail, and the pipeline is a column of `?`")]
-pub fn to(service: &ServiceRecord, backend: &Backend) -> Result<Delivered, Verdict> {
+pub fn to(ctx: *mut xdp_md, packet: &Scratch, backend: &Backend, admission: Admission) -> Result<Delivered, Verdict> {
     let (Backend::Chosen(reason) | Backend::Unchosen(reason)) = *backend;
-    Ok(Delivered { service: service.service, reason })
+    let service = packet.case.service;
+    if admission == Admission::OwnCookie {
+        attach(ctx, &packet.attributes).ok_or(Verdict { service, reason: Reason::NoMetadata })?;
+    }
+    Ok(Delivered { service, reason })
+}
+
+/// Puts the request in front of the packet. No pointer into the packet may be used after this.
+#[inline(always)]
+fn attach(ctx: *mut xdp_md, attributes: &RequestAttributes) -> Option<()> {
+    const LENGTH: usize = size_of::<RestoreRequest>();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "24")]
+    // SAFETY: the context is the one the kernel handed to this program.
+    let failed = unsafe { bpf_xdp_adjust_meta(ctx, -(LENGTH as i32)) };
+    if failed != 0 {
+        return None;
+    }
+    let words = RestoreRequest::new(*attributes).words();
+    let mut metadata = parse::metadata(ctx);
+    let mut header = metadata.header::<LENGTH>(0)?;
+    header.set_word::<0>(words[0]);
+    header.set_word::<4>(words[1]);
+    header.set_word::<8>(words[2]);
+    header.set_word::<12>(words[3]);
+    header.set_word::<16>(words[4]);
+    header.set_word::<20>(words[5]);
+    Some(())
 }

@@ -19,26 +19,27 @@ mod syn_defence;
 mod verdict;
 
 use aya_ebpf::{
+    bindings::xdp_md,
     macros::{classifier, sk_reuseport, xdp},
     programs::{SkReuseportContext, TcContext, XdpContext},
 };
 
-use crate::{deliver::Delivered, parse::Packet, syn_defence::restore, verdict::Verdict};
+use crate::{deliver::Delivered, syn_defence::restore, verdict::Verdict};
 
 /// The XDP program: attached to each interface that Weir serves.
 #[xdp(frags)]
 pub fn ingress(ctx: XdpContext) -> u32 {
-    let packet = Packet::new(&ctx);
-    let result = balance(&packet);
-    verdict::finish(&packet, result)
+    let result = balance(ctx.ctx);
+    verdict::finish(result)
 }
 
 #[inline(always)]
-fn balance(packet: &Packet) -> Result<Delivered, Verdict> {
-    let flow = parse::flow(packet)?;
-    let service = classify::service(&flow)?;
-    let backend = select::backend(packet, &flow, &service)?;
-    deliver::to(&service, &backend)
+fn balance(ctx: *mut xdp_md) -> Result<Delivered, Verdict> {
+    let packet = parse::packet(ctx)?;
+    let service = classify::service(ctx, &mut packet.case)?;
+    let admission = syn_defence::admit(ctx, packet, &service)?;
+    let backend = select::backend(ctx, &packet.case, &service, admission)?;
+    deliver::to(ctx, packet, &backend, admission)
 }
 
 /// The selector: attached to each SO_REUSEPORT group that is a service.

@@ -4,15 +4,16 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_CLONE, BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf, reuseport_sock_array::ReusePortSockArrayImpl},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, reuseport_sock_array::ReusePortSockArrayImpl},
     macros::btf_map,
 };
 use lb_common::{
-    FlowKey,
+    Address, FlowKey,
     abi::{
-        BackendCounters, BackendState, Event, GroupKey, GroupRecord, MAX_SERVICES, PortBitmap, RestoreCounters, SOCKET_SLOTS, SelectorCounters,
+        BackendCounters, BackendState, DefencePolicy, Event, GroupKey, GroupRecord, KnownFlow, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters, Scratch, SOCKET_SLOTS, SelectorCounters,
         ServiceCounters, ServiceKey, ServiceRecord, Settings, SocketTag, UdpFlow,
     },
+    flood::{FloodState, FloodWindow},
     limiter::Bucket,
 };
 
@@ -64,6 +65,48 @@ pub static SELECTOR_COUNTERS: PerCpuArray<SelectorCounters, 1> = PerCpuArray::ne
 /// 0 -> what became of cookie ACKs, per CPU.
 #[btf_map]
 pub static RESTORE_COUNTERS: PerCpuArray<RestoreCounters, 1> = PerCpuArray::new();
+
+/// 0 -> what the functions of a program hand each other about the packet at hand, per CPU. Never missing.
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Service -> how it is defended. Written by the daemon, read by XDP for each packet of a service. Sized like SERVICE_COUNTERS.
+#[btf_map]
+pub static DEFENCE: Array<DefencePolicy, 1_025> = Array::new();
+
+/// Service -> the flood on it. Written by XDP when a flood begins or still shows, at most once a millisecond; the daemon clears what is
+/// over. Sized like SERVICE_COUNTERS.
+#[btf_map]
+pub static FLOODS: Array<FloodState, 1_025> = Array::new();
+
+/// Service -> what this CPU has counted lately. Written by XDP. Sized like SERVICE_COUNTERS.
+#[btf_map]
+pub static FLOOD_WINDOWS: PerCpuArray<FloodWindow, 1_025> = PerCpuArray::new();
+
+/// 0 -> whether the daemon lives, the keys of cookies, and the limits of all services. Written by the daemon each second.
+#[btf_map]
+pub static LIVE: Array<LiveState, 1> = Array::new();
+
+/// Slot by hash -> a flow that has a connection, per CPU. Written by XDP for flows that have proven it. The size is the daemon's limit.
+#[btf_map]
+pub static KNOWN_FLOWS: PerCpuArray<KnownFlow, 16_384> = PerCpuArray::new();
+
+/// Slot by hash -> the tokens of a source prefix for a purpose, per CPU. Written by XDP: no packet makes an entry, it takes a slot. The
+/// size is the daemon's limit.
+#[btf_map]
+pub static PREFIX_BUCKETS: PerCpuArray<PrefixBucket, 16_384> = PerCpuArray::new();
+
+/// (service, prefix) -> allowed or denied. Written by the daemon, read by XDP for services that have such lists.
+#[btf_map]
+pub static PREFIXES: LpmTrie<PrefixKey, u32, 65_536> = LpmTrie::new();
+
+/// 0 -> SYN-ACKs, 1 -> SYNs that only the kernel can answer: what this CPU may still send or pass of them.
+#[btf_map]
+pub static BUDGETS: PerCpuArray<Bucket, 2> = PerCpuArray::new();
+
+/// An address of this host -> 1. Written by the daemon, read by XDP before it answers a SYN.
+#[btf_map]
+pub static ADDRESSES: HashMap<Address, u32, 4_096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// UDP flow -> its backend. The selector enters flows, at a capped rate; the least recently used make room. XDP only reads it.
 #[btf_map]

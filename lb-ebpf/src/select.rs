@@ -1,14 +1,16 @@
 //! The choice of a backend: the same function for the XDP program and for the selector.
 
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     FlowKey, Reason,
-    abi::{NO_SLOT, ServiceRecord, TableHeader, entry_index, service_flags},
+    abi::{Case, NO_SLOT, ServiceRecord, TableHeader, entry_index, service_flags},
     wire::{Kind, tcp, udp},
 };
 
 use crate::{
     maps::{BACKEND_COUNTERS, BACKENDS, SETTINGS, TABLES, UDP_FLOWS},
-    parse::{Flow, Packet},
+    parse,
+    syn_defence::Admission,
     verdict::Verdict,
 };
 
@@ -59,9 +61,10 @@ pub enum Backend {
 
 /// Chooses the backend of a packet that opens a flow. The selector chooses again, and its choice is the one that holds.
 #[inline(always)]
-pub fn backend(packet: &Packet, flow: &Flow, service: &ServiceRecord) -> Result<Backend, Verdict> {
-    let key = &flow.wire.key;
-    let opened = match flow.wire.kind {
+pub fn backend(ctx: *mut xdp_md, case: &Case, service: &ServiceRecord, admission: Admission) -> Result<Backend, Verdict> {
+    let key = &case.key;
+    let opened = match case.kind() {
+        Kind::Segment(_) if !matches!(admission, Admission::Plain) => Reason::CookieAccepted,
         Kind::Segment(flags) if tcp::opens(flags) => Reason::TcpOpened,
         Kind::Segment(_) => return Ok(Backend::Unchosen(Reason::TcpEstablished)),
         Kind::FirstFragment => return Ok(Backend::Unchosen(Reason::FirstFragment)),
@@ -69,8 +72,11 @@ pub fn backend(packet: &Packet, flow: &Flow, service: &ServiceRecord) -> Result<
         Kind::Datagram if is_known(key) => return Ok(Backend::Unchosen(Reason::UdpEstablished)),
         Kind::Datagram => Reason::UdpOpened,
     };
+    if service.flags & service_flags::UNBALANCED != 0 {
+        return Ok(Backend::Unchosen(opened));
+    }
     let none = Verdict { service: service.service, reason: Reason::NoBackend };
-    let slot = match quic(packet, flow, service) {
+    let slot = match quic(ctx, case, service) {
         Some(slot) => slot,
         None => Place::of(key, service.service).and_then(|place| place.slot(0)).ok_or(none)?,
     };
@@ -90,10 +96,11 @@ fn is_known(key: &FlowKey) -> bool {
 }
 
 #[inline(always)]
-fn quic(packet: &Packet, flow: &Flow, service: &ServiceRecord) -> Option<u32> {
+fn quic(ctx: *mut xdp_md, case: &Case, service: &ServiceRecord) -> Option<u32> {
     let position = service_flags::quic_position(service.flags)?;
-    let payload = flow.wire.transport + udp::LENGTH;
-    let first = packet.window.header::<1>(payload)?.byte::<0>();
-    let worker = packet.window.header::<1>(payload + 1 + position)?.byte::<0>();
+    let payload = parse::opaque::<0xfff>(case.transport) as usize + udp::LENGTH;
+    let window = parse::window(ctx);
+    let first = window.header::<1>(payload)?.byte::<0>();
+    let worker = window.header::<1>(payload + 1 + position)?.byte::<0>();
     quic_slot(service.service, first, worker)
 }

@@ -113,6 +113,14 @@ impl Held {
     }
 }
 
+impl Held {
+    /// The socket, for helpers of the kernel.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut c_void {
+        self.0.0.cast()
+    }
+}
+
 impl Deref for Held {
     type Target = Socket;
 

@@ -22,6 +22,8 @@ pub enum EventKind {
     ListenStart = 1,
     /// A TCP socket stopped listening.
     ListenStop = 2,
+    /// A flood on a service begins, as a CPU sees it: `cookie` is the service's index, `pid` 0 for SYNs and 1 for segments of no connection.
+    FloodStart = 3,
 }
 
 impl EventKind {
@@ -31,6 +33,7 @@ impl EventKind {
         match number {
             1 => Some(Self::ListenStart),
             2 => Some(Self::ListenStop),
+            3 => Some(Self::FloodStart),
             _ => None,
         }
     }

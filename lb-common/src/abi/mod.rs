@@ -6,6 +6,7 @@
 //! never changes, and every version adopts it.
 
 mod backend;
+mod case;
 mod defence;
 mod event;
 mod request;
@@ -14,6 +15,7 @@ mod settings;
 mod table;
 
 pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
+pub use case::{Case, Offered, Scratch, Segment};
 pub use defence::{
     CookieKey, DefencePolicy, KnownFlow, LiveState, PrefixBucket, PrefixKey, Purpose, Scheme, Stance, announced_window, live_flags,
     policy_flags, prefix_action,
@@ -60,6 +62,9 @@ mod tests {
         check::<UdpFlow>(8, 4);
         check::<crate::limiter::Bucket>(16, 8);
         check::<Settings>(216, 8);
+        check::<Case>(88, 8);
+        check::<Scratch>(240, 8);
+        check::<Offered>(16, 4);
         check::<DefencePolicy>(72, 8);
         check::<CookieKey>(24, 8);
         check::<LiveState>(88, 8);

@@ -55,6 +55,13 @@ impl RestoreRequest {
         Self { magic: RESTORE_MAGIC, attributes }
     }
 
+    /// The request in words, as it stands in the metadata.
+    #[inline(always)]
+    #[must_use]
+    pub fn words(self) -> [u32; 6] {
+        zerocopy::transmute!(self)
+    }
+
     /// The attributes in metadata that was read in words, if it is such a request.
     #[inline(always)]
     #[must_use]

@@ -124,15 +124,6 @@ pub fn flow(window: &Window<'_>) -> Result<Flow, Reason> {
     Ok(Flow { key, kind, destination_mac: frame.destination_mac, network: frame.payload, header_length, transport, end: network.end })
 }
 
-impl Flow {
-    /// Whether the transport header follows the IP header at once: no IP options, no extension headers.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_plain(&self) -> bool {
-        self.transport == self.network + if self.key.source.is_ipv4() { ipv4::LENGTH } else { ipv6::LENGTH }
-    }
-}
-
 /// The flow of the ports between the network header's addresses.
 #[inline(always)]
 fn key(network: &Network, source_port: u16, destination_port: u16) -> FlowKey {

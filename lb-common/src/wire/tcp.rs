@@ -162,18 +162,15 @@ impl Options {
     }
 }
 
-/// The timestamps of a segment that is no SYN: value and echo reply. Nearly all stacks put them first, behind two NOPs (RFC 7323,
-/// appendix A): that is read at once, anything else option by option.
+/// The timestamps (value and echo reply) of a segment whose options are the usual ones of a segment that is no SYN: two NOPs, timestamps
+/// (RFC 7323, appendix A), in the window from `start` up to `end`. `None` says only that they have to be looked for.
 #[inline(always)]
 #[must_use]
-pub fn timestamps(window: &Window<'_>, start: usize, end: usize) -> Option<(u32, u32)> {
-    if end >= start + 12
-        && let Some(options) = window.header::<12>(start)
-        && options.number32::<0>() == 0x0101_080a
-    {
-        return Some((options.number32::<4>(), options.number32::<8>()));
-    }
-    Options::read(window, start, end).timestamps
+pub fn usual_timestamps(window: &Window<'_>, start: usize, end: usize) -> Option<(u32, u32)> {
+    const USUAL: u32 =
+        (kind::NO_OPERATION as u32) << 24 | (kind::NO_OPERATION as u32) << 16 | (kind::TIMESTAMPS as u32) << 8 | 10;
+    let options = window.header::<12>(start)?;
+    (end >= start + 12 && options.number32::<0>() == USUAL).then(|| (options.number32::<4>(), options.number32::<8>()))
 }
 
 #[cfg(test)]

@@ -252,6 +252,7 @@ impl Daemon {
         let attached = present.map(|interface| plan::Attached {
             index: interface.index,
             loopback: self.network.interface(interface.index).is_some_and(|one| one.loopback),
+            mtu: self.network.interface(interface.index).map_or(0, |one| one.mtu),
             macs: self.network.macs_on(interface.index),
             addresses: self.network.local_addresses(interface.index),
             devices: self.network.above(interface.index),

@@ -296,7 +296,7 @@ impl Daemon {
             match EventKind::of(event.kind) {
                 Some(EventKind::ListenStart) => drop(pids.insert(event.pid)),
                 Some(EventKind::ListenStop) => ended |= self.survey.forget(event.cookie),
-                None => {}
+                Some(EventKind::FloodStart) | None => {}
             }
         }
         if !pids.is_empty() {

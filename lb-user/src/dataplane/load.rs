@@ -8,8 +8,12 @@ use aya::{
     programs::{Program, ProgramInfo},
 };
 use aya_log::EbpfLogger;
-use lb_common::abi::{ABI_VERSION, Settings};
+use lb_common::{
+    abi::{ABI_VERSION, Settings},
+    tag::TagKey,
+};
 use log::Log;
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::{
     Error, Events, KernelLog, OBJECT,
@@ -214,7 +218,9 @@ fn load_object(pins: &Pins, options: &Options, offsets: &[(&'static str, u32)]) 
         loader.map_pin_path(name, path.as_path());
     }
     let limits = &options.limits;
-    loader.map_max_entries("SERVICE_COUNTERS", limits.services + 1);
+    for name in ["SERVICE_COUNTERS", "DEFENCE", "FLOODS", "FLOOD_WINDOWS"] {
+        loader.map_max_entries(name, limits.services + 1);
+    }
     loader.map_max_entries("BACKEND_COUNTERS", limits.backends);
     loader.map_max_entries("UDP_FLOWS", limits.udp_flows);
     for (name, offset) in offsets {
@@ -253,7 +259,7 @@ fn offsets() -> Result<Vec<(&'static str, u32)>, String> {
 fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32]) -> Result<(), Error> {
     let mut settings = maps.settings()?;
     if settings.abi_version == 0 {
-        settings = Settings { flow_hash_key: [0; 2], abi_version: ABI_VERSION, udp_new_flows_per_second: 0, attached_at: boot_time() };
+        settings = Settings { abi_version: ABI_VERSION, attached_at: boot_time(), tag_key: random_tag_key()?, ..Settings::new_zeroed() };
         // Flows keep their backends when the version changes: the key and the UDP flows go with them.
         if let Some(old) = old_versions.last() {
             let old = Maps::pinned(pins, *old)?;
@@ -269,8 +275,16 @@ fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32])
     if let Some(key) = options.flow_hash_key {
         settings.flow_hash_key = words(key);
     }
+    // The tables keep the sizes that they were made with.
+    (settings.known_flow_mask, settings.prefix_bucket_mask) = maps.defence.table_masks();
     settings.udp_new_flows_per_second = options.limits.udp_new_flows_per_second;
     maps.set_settings(settings)
+}
+
+fn random_tag_key() -> Result<TagKey, Error> {
+    let mut key = TagKey::new_zeroed();
+    getrandom::fill(key.as_mut_bytes()).map_err(|error| Error::call("get random numbers")(std::io::Error::other(error)))?;
+    Ok(key)
 }
 
 fn words(key: [u8; 16]) -> [u64; 2] {

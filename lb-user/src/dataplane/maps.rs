@@ -16,7 +16,7 @@ use lb_common::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Error, SOCKETS, pins::Pins, sys};
+use super::{Error, SOCKETS, defence::DefenceMaps, pins::Pins, sys};
 
 /// A value of `lb_common::abi` as aya wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +51,12 @@ pub struct Maps {
     udp_flows: HashMap<MapData, Plain<FlowKey>, Plain<UdpFlow>>,
     pub(super) socket_tags: SkStorage<MapData, Plain<SocketTag>>,
     service_capacity: u64,
+    /// Those of the SYN defence.
+    pub defence: DefenceMaps,
 }
 
 /// The names of the maps that are pinned: all of them.
-pub(super) const NAMES: [&str; 14] = [
+pub(super) const NAMES: [&str; 24] = [
     "SETTINGS",
     "PORTS",
     "SERVICES",
@@ -69,6 +71,16 @@ pub(super) const NAMES: [&str; 14] = [
     "UDP_BUDGET",
     "SOCKET_TAGS",
     "EVENTS",
+    "RESTORE_COUNTERS",
+    "DEFENCE",
+    "FLOODS",
+    "FLOOD_WINDOWS",
+    "LIVE",
+    "KNOWN_FLOWS",
+    "PREFIX_BUCKETS",
+    "PREFIXES",
+    "BUDGETS",
+    "ADDRESSES",
 ];
 
 impl Maps {
@@ -89,6 +101,7 @@ impl Maps {
             selector_counters: open(at("SELECTOR_COUNTERS"))?,
             udp_flows: open(at("UDP_FLOWS"))?,
             socket_tags: open(at("SOCKET_TAGS"))?,
+            defence: DefenceMaps::pinned(at)?,
             service_capacity: open_data(at("SERVICES"))?.info().map_err(Error::map("SERVICES"))?.max_entries().into(),
         })
     }
@@ -226,18 +239,19 @@ fn make_table(elements: &[u32]) -> Result<MapData, Error> {
     Ok(map)
 }
 
-type At<'a> = (&'a Pins, u32, &'static str);
+/// Where a map is: the instance's pins, the version, the name.
+pub(super) type At<'a> = (&'a Pins, u32, &'static str);
 
 fn open_data((pins, version, name): At<'_>) -> Result<MapData, Error> {
     MapData::from_pin(pins.map_of(version, name)).map_err(Error::map(name))
 }
 
-fn open<T: TryFrom<Map, Error = MapError>>(at: At<'_>) -> Result<T, Error> {
+pub(super) fn open<T: TryFrom<Map, Error = MapError>>(at: At<'_>) -> Result<T, Error> {
     Map::from_map_data(open_data(at)?).and_then(T::try_from).map_err(Error::map(at.2))
 }
 
 /// That a key is not there is an answer.
-fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+pub(super) fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),

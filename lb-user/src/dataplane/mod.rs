@@ -5,6 +5,7 @@
 
 mod btf;
 mod counters;
+mod defence;
 mod error;
 mod events;
 mod load;

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     Address,
-    abi::{BackendState, GroupKey, GroupRecord, PortBitmap, ServiceKey, ServiceRecord, state_flags},
+    abi::{BackendState, GroupKey, GroupRecord, PortBitmap, ServiceKey, ServiceRecord, service_flags, state_flags},
     wire::protocol,
 };
 use zerocopy::FromZeros;
@@ -205,7 +205,14 @@ fn records(plan: &Plan) -> Vec<(ServiceKey, ServiceRecord)> {
     for service in &plan.services {
         for entry in &service.entries {
             let key = ServiceKey::new(Address::from(entry.address), service.port, number(service.protocol), entry.interface);
-            records.push((key, ServiceRecord { macs: entry.macs, service: service.index, flags: service.flags }));
+            let record = ServiceRecord {
+                macs: entry.macs,
+                service: service.index,
+                flags: service.flags | if entry.loopback { service_flags::LOOPBACK } else { 0 },
+                maximum_segment_size: entry.maximum_segment_size,
+                padding: [0; 6],
+            };
+            records.push((key, record));
         }
     }
     records

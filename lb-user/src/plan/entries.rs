@@ -1,12 +1,15 @@
 //! What XDP recognises each service by.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use super::{
     Entry, Plan, Service,
     build::Owners,
     choice::Groups,
-    inputs::Inputs,
+    inputs::{Attached, Inputs},
     lookup::{self, Bind, Binds},
     notes,
 };
@@ -63,7 +66,7 @@ pub(super) fn enter(inputs: &Inputs<'_>, groups: &Groups<'_>, owners: &Owners, p
                 let winner = lookup::winner(on_port, address, interface).and_then(|bind| bind.service);
                 let place = winner.and_then(|index| plan.services.binary_search_by_key(&index, |service| service.index).ok());
                 if let Some(service) = place.and_then(|place| plan.services.get_mut(place)) {
-                    service.entries.push(Entry { address, interface: interface.index, macs: interface.macs });
+                    service.entries.push(entry(address, interface));
                 }
             }
         }
@@ -83,6 +86,23 @@ pub(super) fn enter(inputs: &Inputs<'_>, groups: &Groups<'_>, owners: &Owners, p
             service.notes.push(if reachable { notes::all_taken(service) } else { notes::unreachable(service) });
         }
     }
+}
+
+fn entry(address: IpAddr, interface: &Attached) -> Entry {
+    Entry {
+        address,
+        interface: interface.index,
+        macs: interface.macs,
+        maximum_segment_size: announced_segment(address, interface.mtu),
+        loopback: interface.loopback,
+    }
+}
+
+/// The MSS that the kernel announces on a device of this MTU: what is left without both headers, within 256 and what 16 bits hold
+/// (`ipv4_default_advmss`, net/ipv4/route.c; `ip6_default_advmss`, net/ipv6/route.c).
+fn announced_segment(address: IpAddr, mtu: u32) -> u16 {
+    let headers = if address.is_ipv4() { 40 } else { 60 };
+    u16::try_from(mtu.saturating_sub(headers).clamp(256, 65_535 - headers)).unwrap_or(u16::MAX)
 }
 
 /// Who gets the packets that a service without listeners waits for.

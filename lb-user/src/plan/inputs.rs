@@ -38,6 +38,8 @@ pub struct Attached {
     pub index: u32,
     /// Whether it is the loopback device.
     pub loopback: bool,
+    /// The largest packet without its link-layer header, in bytes.
+    pub mtu: u32,
     /// The MAC addresses of frames for this host there, see [`Entry::macs`](super::Entry::macs).
     pub macs: [u64; 2],
     /// The addresses of the namespace that packets coming in by it can be for: link-local ones of its own only, loopback ones only by

@@ -91,6 +91,12 @@ pub struct Entry {
     pub interface: u32,
     /// The MAC addresses that a frame for this host carries there, each with its first byte as the most significant of 48 bits.
     pub macs: [u64; 2],
+    /// The MSS that a SYN-ACK to a client of the entry announces.
+    #[serde(default)]
+    pub maximum_segment_size: u16,
+    /// Whether the interface is a loopback device.
+    #[serde(default)]
+    pub loopback: bool,
 }
 
 /// A backend: a listening socket.

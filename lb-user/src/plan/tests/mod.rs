@@ -43,6 +43,7 @@ impl World {
         self.host.attached.push(Attached {
             index,
             loopback: index == 1,
+            mtu: 1_500,
             macs: [u64::from(index), 0xbb],
             addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
             devices: BTreeSet::from([index]),

@@ -14,9 +14,10 @@ use aya::{
 use lb_common::{
     FlowKey, Reason,
     abi::{ABI_VERSION, BackendCounters, BackendState, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, Settings, UdpFlow},
+    tag::TagKey,
 };
 use lb_user::dataplane::OBJECT;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
 use super::{
     bpf::{self, DIRT, Outcome, Run, instruction},
@@ -83,7 +84,7 @@ impl DataPlane {
         let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object's maps");
         fill(&mut ebpf, world);
         let ingress: &mut Xdp = ebpf.program_mut("ingress").expect("ingress").try_into().expect("an XDP program");
-        ingress.load().expect("the verifier takes ingress");
+        ingress.load().unwrap_or_else(|error| panic!("the verifier takes ingress: {}", format!("{error:?}").replace("\\n", "\n")));
         let program = ingress.fd().expect("loaded").try_clone().expect("a descriptor");
         let jump = bpf::program_array(program.as_fd()).expect("an array of programs");
         let dirty = bpf::load(bpf::XDP, "dirtying", &dirtying(&jump)).expect("the verifier takes the program that dirties the buffer");
@@ -165,7 +166,15 @@ impl DataPlane {
 }
 
 fn fill(ebpf: &mut Ebpf, world: &World) {
-    let settings = Settings { flow_hash_key: HASH_KEY, abi_version: ABI_VERSION, udp_new_flows_per_second: 1_000, attached_at: 0 };
+    let settings = Settings {
+        flow_hash_key: HASH_KEY,
+        abi_version: ABI_VERSION,
+        udp_new_flows_per_second: 1_000,
+        attached_at: 0,
+        known_flow_mask: 16_383,
+        prefix_bucket_mask: 16_383,
+        tag_key: TagKey::new_zeroed(),
+    };
     array::<{ size_of::<Settings>() }>(ebpf, "SETTINGS").set(0, bytes(&settings), 0).expect("the settings");
 
     let mut ports = PortBitmap { words: [0; 2048] };
@@ -178,7 +187,8 @@ fn fill(ebpf: &mut Ebpf, world: &World) {
     let macs = [SERVER_MAC, BRIDGE_MAC].map(|mac| mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
     let mut services = hash_map::<{ size_of::<ServiceKey>() }, { size_of::<ServiceRecord>() }>(ebpf, "SERVICES");
     for service in &world.services {
-        let record = ServiceRecord { macs, service: service.index, flags: service.flags };
+        let record =
+            ServiceRecord { macs, service: service.index, flags: service.flags, maximum_segment_size: 1_460, padding: [0; 6] };
         for address in &service.addresses {
             let key = ServiceKey::new(*address, service.port, service.protocol, service.interface);
             services.insert(bytes(&key), bytes(&record), 0).expect("a service");

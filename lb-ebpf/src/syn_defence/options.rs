@@ -1,0 +1,39 @@
+//! The options of a segment, read by a function of its own: the ways through 16 options are many, and would be walked for each way on.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    abi::{Case, Offered},
+    wire::tcp,
+};
+
+use crate::parse;
+
+/// Reads the options of the segment.
+#[inline(always)]
+pub fn read(ctx: *mut xdp_md, case: &Case, offered: &mut Offered) -> tcp::Options {
+    read_options(ctx, case, &raw mut *offered);
+    (*offered).into()
+}
+
+/// Writes the options of the segment to `offered`. Answers 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_options(ctx: *mut xdp_md, case: *const Case, offered: *mut Offered) -> u32 {
+    // SAFETY: the verifier knows the sizes of what the pointers are to, and wants to see that they are none.
+    if let (Some(case), Some(offered)) = (unsafe { case.as_ref() }, unsafe { offered.as_mut() }) {
+        *offered = tcp::Options::read(&parse::window(ctx), case.options(), case.data()).into();
+    }
+    0
+}
+
+/// The timestamps of a segment that is no SYN: value and echo reply. Nearly all stacks put them first, behind two NOPs (RFC 7323,
+/// appendix A): that is read at once, anything else option by option.
+#[inline(always)]
+pub fn timestamps(ctx: *mut xdp_md, case: &Case, offered: &mut Offered) -> Option<(u32, u32)> {
+    let window = parse::window(ctx);
+    match tcp::usual_timestamps(&window, parse::opaque::<0xfff>(case.transport) as usize + tcp::LENGTH, case.data()) {
+        Some(found) => Some(found),
+        None if case.data() == case.options() => None,
+        None => read(ctx, case, offered).timestamps,
+    }
+}
