@@ -220,6 +220,7 @@ impl World {
             table_size: None,
             takeover: false,
             weights: if weighted { (0..WORKERS_EACH).map(|worker| u32::from((port + worker) % 7 + 1)).collect() } else { Vec::new() },
+            defence: config::ServiceDefence::default(),
             quic: None,
         };
         let config = Config { services: ports().map(service).collect(), ..Config::default() };
