@@ -120,7 +120,7 @@ fn drain_takes_a_number_or_a_pid_and_orders_by_number() {
 fn drain_of_what_is_not_there_names_what_is() {
     let daemon = Daemon::start(does_it);
     for (service, text, exit, says, remedy) in [
-        ("wbe", "1", Exit::NotFound, "no service `wbe`", "the services are web, udp/[::1%v0]:53"),
+        ("wbe", "1", Exit::NotFound, "no service `wbe`", "the services are web, udp/[::1%v0]:53, tcp/0.0.0.0:22"),
         ("web", "3", Exit::NotFound, "no backend 3", "it has 3"),
         ("web", "pid:1", Exit::NotFound, "process 1 serves no backend", "it has 3"),
         ("web", "pid:0", Exit::NotFound, "process 0", "it has 3"),
