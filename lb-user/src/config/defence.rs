@@ -1,5 +1,5 @@
 //! `[defence]`: how Weir tells a flood, and what it does while there is one.
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,17 @@ pub enum SchemeChoice {
     Own,
     /// The kernel's.
     Kernel,
+}
+
+/// As the file has it.
+impl fmt::Display for Stance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Auto => "auto",
+            Self::Always => "always",
+        })
+    }
 }
 
 const SYN_DEFENCE: Key = Key {
