@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::{
+    api::protocol::Order,
     config::{Config, MetricsListen, Mode, Protocol, interface_name},
     exit::{Exit, Failure, fail},
 };
@@ -22,6 +23,7 @@ Examples:
   weir config check /etc/weir/weir.toml     all faults of a file, with line and remedy
   weir status                               interfaces, services, backends
   weir drain web 3                          no new connections for backend 3 of service web
+  weir defence web on                       answer every SYN to service web by cookie, flood or not
   weir doctor --iface eth0                  what this kernel and this card allow
   weir explain tcp 192.0.2.7:40000 198.51.100.1:443
                                             which worker this connection goes to, and why";
@@ -58,6 +60,15 @@ Examples:
 const UNDRAIN_EXAMPLES: &str = "\
 Examples:
   weir undrain web 3";
+
+const DEFENCE_EXAMPLES: &str = "\
+Examples:
+  weir defence web on                       before a flood that is announced, or to try it out
+  weir defence tcp/0.0.0.0:22 off           of a service that was discovered: its SYNs pass, whatever comes
+  weir defence web auto                     back to what the configuration says
+
+`auto` is how every service begins: Weir tells a flood by itself, answers its SYNs by cookie and ends that when it is over. The order
+goes to the running daemon; what is to hold for good stands in the file as `syn_defence`. `weir status` shows the state.";
 
 const RELOAD_EXAMPLES: &str = "\
 Examples:
@@ -129,6 +140,9 @@ pub enum Command {
     /// Give a drained backend new connections again.
     #[command(after_help = UNDRAIN_EXAMPLES)]
     Undrain(BackendArgs),
+    /// Force the SYN defence of a TCP service on or off, or have the configuration decide again.
+    #[command(after_help = DEFENCE_EXAMPLES)]
+    Defence(DefenceArgs),
     /// Have the daemon read its configuration file again; a file with a fault changes nothing.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload,
@@ -175,6 +189,15 @@ pub struct BackendArgs {
     pub service: String,
     /// The backend, as `weir status` shows it.
     pub backend: String,
+}
+
+/// Arguments of `weir defence`.
+#[derive(Debug, Clone, Args)]
+pub struct DefenceArgs {
+    /// The service's name, as `weir status` shows it.
+    pub service: String,
+    /// What its SYN defence is told.
+    pub order: Order,
 }
 
 /// Arguments of `weir doctor`.

@@ -76,6 +76,12 @@ pub fn explain(
     };
     explanation.service = Some(service.name.clone());
     explanation.steps.push(format!("{protocol} {destination} is service {}", service.name));
+    if !service.balanced {
+        explanation
+            .steps
+            .push("the service is not balanced: the packet passes, and the kernel gives it to a listener by its own rules".to_owned());
+        return Ok(explanation);
+    }
     let hash = flow.hash(maps.settings()?.flow_hash_key);
     explanation.backend = match known_flow(service, maps, &flow)? {
         Some(backend) => {

@@ -8,7 +8,7 @@ use std::{
 use clap::Parser as _;
 use lb_user::{
     cli::{Cli, Command, DoctorArgs, GlobalArgs},
-    command::{config, doctor, drain, explain, offline, reload, run, status, stop},
+    command::{config, defence, doctor, drain, explain, offline, reload, run, status, stop},
     exit::{Exit, Failure, OrFail as _},
 };
 use tokio::runtime;
@@ -31,6 +31,7 @@ fn execute(cli: &Cli) -> Result<Exit, Failure> {
         Command::Status => status::run(global, || offline::snapshot(global)),
         Command::Drain(arguments) => drain::run(global, arguments, true),
         Command::Undrain(arguments) => drain::run(global, arguments, false),
+        Command::Defence(arguments) => defence::run(global, arguments),
         Command::Reload => reload::run(global),
         Command::Doctor(arguments) => doctor(global, arguments),
         Command::Explain(arguments) => explain::run(global, arguments),

@@ -93,6 +93,8 @@ pub mod service_flags {
     pub const LOOPBACK: u32 = 4;
     /// QUIC: a short-header packet of an unknown flow follows its connection ID.
     pub const QUIC: u32 = 1;
+    /// Its listeners are the kernel's to choose from: it has no table, and its packets are counted and defended, not balanced.
+    pub const UNBALANCED: u32 = 2;
     /// Where the byte with the position of the worker's index in the connection ID begins.
     pub const QUIC_POSITION_SHIFT: u32 = 8;
     /// The largest such position: a connection ID has at most 20 bytes (RFC 9000, section 17.2).
@@ -181,5 +183,7 @@ mod tests {
         }
         assert_eq!(service_flags::quic_position(service_flags::quic(20)), None);
         assert_eq!(service_flags::quic_position(0), None);
+        assert_eq!(service_flags::quic_position(service_flags::UNBALANCED), None);
+        assert_eq!(service_flags::quic(19) & service_flags::UNBALANCED, 0);
     }
 }

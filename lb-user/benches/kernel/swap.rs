@@ -14,7 +14,9 @@ use lb_user::{
     dataplane::{Dataplane, Options, Pins},
     listeners::{Holder, Listener},
     observe::reader,
-    plan::{self, Attached, Backend, Changes, Device, Host, Inputs, Member, Plan, Process, Registry, Service, State, Tables},
+    plan::{
+        self, Attached, Backend, Changes, Device, Host, Inputs, Member, Plan, Process, Registry, Service, ServiceDefence, State, Tables,
+    },
 };
 
 use crate::{
@@ -132,10 +134,14 @@ fn large_service(absent: u32) -> Service {
         device: None,
         configured: true,
         takeover: false,
+        balanced: true,
+        stance: config::Stance::Off,
+        defence: ServiceDefence::default(),
         flags: 0,
         table_size: ENTRIES,
         entries: Vec::new(),
         backends: (0..=WORKERS).filter(|index| *index != absent).map(backend).collect(),
+        listeners: Vec::new(),
         notes: Vec::new(),
     }
 }
@@ -220,6 +226,7 @@ impl World {
             table_size: None,
             takeover: false,
             weights: if weighted { (0..WORKERS_EACH).map(|worker| u32::from((port + worker) % 7 + 1)).collect() } else { Vec::new() },
+            defence: config::ServiceDefence::default(),
             quic: None,
         };
         let config = Config { services: ports().map(service).collect(), ..Config::default() };

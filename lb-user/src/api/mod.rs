@@ -63,7 +63,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::observe::snapshot::Snapshot;
 
-    /// A loop that shows `snapshot`, does every drain and refuses everything else, until all handles are gone.
+    /// A loop that shows `snapshot`, does what is ordered of a service and refuses everything else, until all handles are gone.
     pub(crate) fn daemon_that_shows(snapshot: Snapshot) -> DaemonHandle {
         let (handle, mut questions) = DaemonHandle::new();
         tokio::spawn(async move {
@@ -71,6 +71,7 @@ pub(crate) mod tests {
                 let response = match request {
                     Request::Status => Response::Status(Box::new(snapshot.clone())),
                     Request::Drain { service, backend, drain } => Response::Done { message: format!("{service} {backend} {drain}") },
+                    Request::Defence { service, order } => Response::Done { message: format!("{service} {}", order.label()) },
                     Request::Reload | Request::Stop => Response::Refused { code: 3, message: "no".to_owned(), remedy: "do not".to_owned() },
                 };
                 // Who asked may have left.

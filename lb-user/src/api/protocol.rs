@@ -1,5 +1,6 @@
 //! What is said over the control socket: one line of JSON each way.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::observe::snapshot::Snapshot;
@@ -19,10 +20,41 @@ pub enum Request {
         /// Drain or undrain.
         drain: bool,
     },
+    /// Force a service's SYN defence, or have the configuration decide again.
+    Defence {
+        /// The service's name.
+        service: String,
+        /// What it is told.
+        order: Order,
+    },
     /// Read the configuration again.
     Reload,
     /// Detach everything, remove all pins and end.
     Stop,
+}
+
+/// What an operator tells a service's SYN defence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// What the configuration says holds: mostly that Weir tells a flood by itself.
+    Auto,
+    /// Answer every SYN by cookie, flood or not.
+    On,
+    /// Let every SYN pass to the kernel, and refuse nothing, flood or not.
+    Off,
+}
+
+impl Order {
+    /// Its name on the command line and in output.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// The daemon's answer.

@@ -27,9 +27,9 @@ fn help_shows_examples_and_every_exit_code() {
 
 #[test]
 fn every_example_of_the_help_parses() {
-    let all = [EXAMPLES, RUN_EXAMPLES, EXPLAIN_EXAMPLES];
+    let all = [EXAMPLES, RUN_EXAMPLES, EXPLAIN_EXAMPLES, DEFENCE_EXAMPLES];
     let lines: Vec<&str> = all.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("  weir ")).collect();
-    assert_eq!(lines.len(), 12);
+    assert_eq!(lines.len(), 16);
     for line in lines {
         let arguments = line.split("  ").next().unwrap().split(' ');
         let parsed = Cli::try_parse_from(std::iter::once("weir").chain(arguments));
@@ -60,12 +60,14 @@ fn wrong_arguments_are_refused_with_what_would_be_right() {
         (&["weir", "run", "--listen-metrics", "localhost:9464"], "not a host name"),
         (&["weir", "run", "--discover", "tcp,sctp"], "udp"),
         (&["weir", "run", "--netns", ".."], "ip netns"),
+        (&["weir", "defence", "web", "always"], "auto, on, off"),
         (&["weir", "explain", "tcp", "192.0.2.7", "198.51.100.1:443"], "and a port"),
     ] {
         let error = Cli::try_parse_from(arguments).unwrap_err();
         assert!(error.to_string().contains(says), "{arguments:?}: {error}");
         assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{arguments:?}");
     }
+    assert_eq!(Cli::try_parse_from(["weir", "defence", "web"]).unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
     assert_eq!(Cli::try_parse_from(["weir", "drain", "web"]).unwrap_err().kind(), ErrorKind::MissingRequiredArgument);
 }
 
@@ -136,5 +138,15 @@ fn explain_wants_one_address_family() {
         let cli = Cli::try_parse_from(["weir", "explain", "udp", source, destination]).unwrap();
         let Command::Explain(explain) = cli.command else { panic!("not explain") };
         assert_eq!(explain.check().is_ok(), sound, "{source} {destination}");
+    }
+}
+
+#[test]
+fn the_defence_takes_an_order_by_its_name() {
+    for order in [Order::Auto, Order::On, Order::Off] {
+        let cli = Cli::try_parse_from(["weir", "defence", "web", order.label(), "--json"]).unwrap();
+        let Command::Defence(arguments) = cli.command else { panic!("not defence") };
+        assert_eq!((arguments.service.as_str(), arguments.order, cli.global.json), ("web", order, true));
+        assert_eq!(serde_json::to_value(order).unwrap(), order.label());
     }
 }

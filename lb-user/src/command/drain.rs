@@ -1,11 +1,11 @@
 //! `weir drain` and `weir undrain`.
 
-use super::{not_running, order, print_message, snapshot};
+use super::{find_service, not_running, order, print_message, snapshot};
 use crate::{
     api::protocol::Request,
     cli::{BackendArgs, GlobalArgs},
     exit::{Exit, Failure, fail},
-    observe::snapshot::{Service, Snapshot},
+    observe::snapshot::Service,
 };
 
 /// Drains the backend, or gives it its share again.
@@ -22,14 +22,6 @@ pub(super) fn carry_out(global: &GlobalArgs, arguments: &BackendArgs, drain: boo
     let service = find_service(&snapshot, &arguments.service)?;
     let backend = find_backend(service, &arguments.backend)?;
     order(global, &Request::Drain { service: service.name.clone(), backend, drain })
-}
-
-fn find_service<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Service, Failure> {
-    snapshot.service(name).ok_or_else(|| {
-        let names: Vec<&str> = snapshot.services.iter().map(|service| service.name.as_str()).take(20).collect();
-        let remedy = if names.is_empty() { "there are no services".to_owned() } else { format!("the services are {}", names.join(", ")) };
-        fail(Exit::NotFound, format!("there is no service `{name}`"), remedy)
-    })
 }
 
 /// The number of the backend that `text` names.

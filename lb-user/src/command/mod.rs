@@ -2,6 +2,7 @@
 //! with its remedy.
 
 pub mod config;
+pub mod defence;
 pub mod doctor;
 pub mod drain;
 pub mod explain;
@@ -26,7 +27,7 @@ use crate::{
     },
     cli::GlobalArgs,
     exit::{Exit, Failure, OrFail as _, fail},
-    observe::snapshot::Snapshot,
+    observe::snapshot::{Service, Snapshot},
 };
 
 /// The instance's control socket.
@@ -58,6 +59,15 @@ fn snapshot(global: &GlobalArgs) -> Result<Option<Snapshot>, Failure> {
         Err(failure) if failure.exit == Exit::NotRunning => Ok(None),
         Err(failure) => Err(failure),
     }
+}
+
+/// The service of this name; if there is none, the remedy names those that there are.
+fn find_service<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Service, Failure> {
+    snapshot.service(name).ok_or_else(|| {
+        let names: Vec<&str> = snapshot.services.iter().map(|service| service.name.as_str()).take(20).collect();
+        let remedy = if names.is_empty() { "there are no services".to_owned() } else { format!("the services are {}", names.join(", ")) };
+        fail(Exit::NotFound, format!("there is no service `{name}`"), remedy)
+    })
 }
 
 /// An order to the daemon, and the sentence that it answers with.

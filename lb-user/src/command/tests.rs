@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
-    api::{DaemonHandle, control::ControlSocket},
-    cli::{BackendArgs, Cli},
+    api::{DaemonHandle, control::ControlSocket, protocol::Order},
+    cli::{BackendArgs, Cli, DefenceArgs},
     config::Config,
     observe::sample,
     plan::Process,
@@ -120,7 +120,7 @@ fn drain_takes_a_number_or_a_pid_and_orders_by_number() {
 fn drain_of_what_is_not_there_names_what_is() {
     let daemon = Daemon::start(does_it);
     for (service, text, exit, says, remedy) in [
-        ("wbe", "1", Exit::NotFound, "no service `wbe`", "the services are web, udp/[::1%v0]:53"),
+        ("wbe", "1", Exit::NotFound, "no service `wbe`", "the services are web, udp/[::1%v0]:53, tcp/0.0.0.0:22"),
         ("web", "3", Exit::NotFound, "no backend 3", "it has 3"),
         ("web", "pid:1", Exit::NotFound, "process 1 serves no backend", "it has 3"),
         ("web", "pid:0", Exit::NotFound, "process 0", "it has 3"),
@@ -133,6 +133,24 @@ fn drain_of_what_is_not_there_names_what_is() {
         assert!(failure.render().contains(says) && failure.remedy.as_ref().unwrap().contains(remedy), "{}", failure.render());
     }
     assert_eq!(daemon.end(), []);
+}
+
+#[test]
+fn defence_orders_by_name_and_only_of_tcp_services() {
+    let daemon = Daemon::start(does_it);
+    let arguments = |service: &str, order| DefenceArgs { service: service.to_owned(), order };
+    for (service, order) in [("web", Order::On), ("tcp/0.0.0.0:22", Order::Off), ("web", Order::Auto)] {
+        assert_eq!(defence::carry_out(&daemon.global, &arguments(service, order)).unwrap(), "done so");
+    }
+    for (service, exit, says) in
+        [("wbe", Exit::NotFound, "the services are web"), ("udp/[::1%v0]:53", Exit::Usage, "is UDP: it has no SYNs")]
+    {
+        let failure = defence::carry_out(&daemon.global, &arguments(service, Order::On)).unwrap_err();
+        assert_eq!(failure.exit, exit, "{service}");
+        assert!(failure.render().contains(says), "{}", failure.render());
+    }
+    let ordered = |service: &str, order| Request::Defence { service: service.to_owned(), order };
+    assert_eq!(daemon.end(), [ordered("web", Order::On), ordered("tcp/0.0.0.0:22", Order::Off), ordered("web", Order::Auto)]);
 }
 
 #[test]
@@ -182,7 +200,12 @@ fn stop_orders_the_daemon_and_without_one_clears_what_is_left() {
 fn without_a_daemon_orders_say_so_with_code_8() {
     let directory = tempfile::tempdir().unwrap();
     let global = global(directory.path());
-    for failure in [reload::run(&global).unwrap_err(), drain::run(&global, &backend("web", "1"), true).unwrap_err()] {
+    let forced = DefenceArgs { service: "web".to_owned(), order: Order::On };
+    for failure in [
+        reload::run(&global).unwrap_err(),
+        drain::run(&global, &backend("web", "1"), true).unwrap_err(),
+        defence::run(&global, &forced).unwrap_err(),
+    ] {
         assert_eq!(failure.exit, Exit::NotRunning);
         assert!(failure.render().contains("no daemon of instance `blue`"), "{}", failure.render());
     }

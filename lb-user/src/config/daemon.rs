@@ -167,14 +167,7 @@ pub fn interface_name(name: &str) -> Result<String, String> {
 }
 
 fn rescan_interval(text: &str) -> Result<Duration, String> {
-    let interval = duration::parse(text)?;
-    if interval < Duration::from_secs(1) {
-        return Err(r#""1s" is the least"#.to_owned());
-    }
-    if interval > Duration::from_secs(3600) {
-        return Err(r#""1h" is the most"#.to_owned());
-    }
-    Ok(interval)
+    duration::between(text, Duration::from_secs(1), Duration::from_secs(3600))
 }
 
 fn hex_key(text: &str) -> Result<[u8; 16], String> {

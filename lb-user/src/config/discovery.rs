@@ -10,7 +10,8 @@ use super::{
 /// `[discovery]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Discovery {
-    /// Whether every TCP `SO_REUSEPORT` group reachable through the interfaces becomes a service.
+    /// Whether every TCP `SO_REUSEPORT` group reachable through the interfaces becomes a service, and while there is a defence every other
+    /// TCP listener too, which is not balanced.
     pub tcp: bool,
     /// The same for UDP.
     pub udp: bool,
@@ -22,7 +23,8 @@ const TCP: Key = Key {
     fallback: Fallback::Words("`true` when the file names no service, `false` when it names one"),
     example: "true",
     help: "Whether every TCP SO_REUSEPORT group that is reachable through the interfaces becomes a service by itself. A group that another \
-           program steers is left alone and reported.",
+           program steers is left alone and reported. While `syn_defence` is not `off`, such groups and TCP listeners without SO_REUSEPORT \
+           are services too, which are counted and defended but not balanced.",
 };
 const UDP: Key =
     Key { name: "udp", form: Form::Boolean, fallback: Fallback::Value("false"), example: "true", help: "The same for UDP groups." };

@@ -20,11 +20,28 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Writes a duration in the largest unit that holds it without a fraction; below a millisecond is cut off.
+/// The same within bounds, both included.
+pub(super) fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let duration = parse(text)?;
+    if duration < least {
+        return Err(format!("\"{}\" is the least", written(&least)));
+    }
+    if duration > most {
+        return Err(format!("\"{}\" is the most", written(&most)));
+    }
+    Ok(duration)
+}
+
+/// Writes a duration as [`parse`] reads it.
 pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&written(duration))
+}
+
+/// In the largest unit that holds it without a fraction; below a millisecond is cut off.
+fn written(duration: &Duration) -> String {
     let whole = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (unit, milliseconds) = UNITS.into_iter().find(|(_, m)| whole >= *m && whole.is_multiple_of(*m)).unwrap_or(("ms", 1));
-    serializer.collect_str(&format_args!("{}{unit}", whole / milliseconds))
+    format!("{}{unit}", whole / milliseconds)
 }
 
 #[cfg(test)]

@@ -20,6 +20,10 @@ pub struct Limits {
     pub udp_flows: u32,
     /// Most new entries of that table per second and CPU; 0 to 10,000,000.
     pub udp_new_flows_per_second: u32,
+    /// Entries, for each CPU, of the table of known flows; a power of two, 1024 to 1,048,576.
+    pub known_flows: u32,
+    /// Source prefixes, for each CPU, whose rates are limited at one time; a power of two, 1024 to 1,048,576.
+    pub prefix_buckets: u32,
 }
 
 const SERVICES: Key = Key {
@@ -57,17 +61,41 @@ const UDP_NEW_FLOWS_PER_SECOND: Key = Key {
     example: "10000",
     help: "Most new entries of that table per second and CPU. Above it (and always, with 0) the hash alone decides, and a counter says so.",
 };
+const KNOWN_FLOWS: Key = Key {
+    name: "known_flows",
+    form: Form::Integer { min: 1024, max: 1_048_576 },
+    fallback: Fallback::Value("16384"),
+    example: "16384",
+    help: "Entries, for each CPU, of the table of flows that were known a moment ago, which spares a lookup for each of their segments during \
+           a flood. A power of two. The default holds what one CPU sees within seconds, and fits its cache; one more costs a lookup.",
+};
+const PREFIX_BUCKETS: Key = Key {
+    name: "prefix_buckets",
+    form: Form::Integer { min: 1024, max: 1_048_576 },
+    fallback: Fallback::Value("16384"),
+    example: "16384",
+    help: "Source prefixes, for each CPU, whose rates are limited at one time; a prefix more takes the place of another, whose rate then \
+           counts anew. A power of two. The default holds more networks than reach a limit at once, and fits the CPU's cache.",
+};
 
 pub(super) const SCHEMA: Schema = Schema {
     name: "limits",
     repeated: false,
     help: "The sizes of the kernel's tables. They are fixed when the data plane is loaded: a change takes `weir stop` and a new start.",
-    keys: &[&SERVICES, &BACKENDS, &BACKENDS_PER_SERVICE, &UDP_FLOWS, &UDP_NEW_FLOWS_PER_SECOND],
+    keys: &[&SERVICES, &BACKENDS, &BACKENDS_PER_SERVICE, &UDP_FLOWS, &UDP_NEW_FLOWS_PER_SECOND, &KNOWN_FLOWS, &PREFIX_BUCKETS],
 };
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { services: 1024, backends: 8192, backends_per_service: 2048, udp_flows: 65_536, udp_new_flows_per_second: 10_000 }
+        Self {
+            services: 1024,
+            backends: 8192,
+            backends_per_service: 2048,
+            udp_flows: 65_536,
+            udp_new_flows_per_second: 10_000,
+            known_flows: 16_384,
+            prefix_buckets: 16_384,
+        }
     }
 }
 
@@ -90,6 +118,18 @@ impl Limits {
             backends_per_service: per_service.unwrap_or(default.backends_per_service.min(backends)),
             udp_flows: section.integer(&UDP_FLOWS).unwrap_or(default.udp_flows),
             udp_new_flows_per_second: section.integer(&UDP_NEW_FLOWS_PER_SECOND).unwrap_or(default.udp_new_flows_per_second),
+            known_flows: power_of_two(&mut section, &KNOWN_FLOWS).unwrap_or(default.known_flows),
+            prefix_buckets: power_of_two(&mut section, &PREFIX_BUCKETS).unwrap_or(default.prefix_buckets),
         }
     }
+}
+
+/// A size that the programs reduce a hash to by a mask. The bounds of the key's form are powers of two.
+fn power_of_two(section: &mut Section<'_, '_, '_>, key: &Key) -> Option<u32> {
+    let size = section.integer(key)?;
+    if !size.is_power_of_two() {
+        let above = size.next_power_of_two();
+        section.refuse(key, "a power of two", format!("{} or {above} is near", above / 2));
+    }
+    Some(size)
 }

@@ -6,15 +6,18 @@
 //! Each section describes its keys once. The readers check by that description, the faults quote it, and `docs/configuration.md`
 //! and `deploy/weir.toml` are written from it (see [`reference()`]).
 mod daemon;
+mod defence;
 mod discovery;
 mod duration;
 mod fault;
 mod limits;
+mod prefix;
 mod prime;
 mod reader;
 mod reference;
 mod schema;
 mod service;
+mod service_defence;
 
 #[cfg(test)]
 mod tests;
@@ -25,17 +28,20 @@ use serde::Serialize;
 use toml::{Spanned, de::DeTable, de::DeValue};
 
 pub use daemon::{Daemon, MetricsListen, Mode, interface_name};
+pub use defence::{Defence, SchemeChoice, Stance};
 pub use discovery::Discovery;
 pub use fault::{ConfigError, Fault, Faults};
 pub use limits::Limits;
+pub use prefix::Prefix;
 pub use reference::{example, reference};
 pub use service::{Protocol, Quic, Service};
+pub use service_defence::ServiceDefence;
 
 use reader::Report;
 use schema::{Schema, closest};
 
 /// All sections, in the order of the reference.
-const SECTIONS: [&Schema; 4] = [&daemon::SCHEMA, &discovery::SCHEMA, &limits::SCHEMA, &service::SCHEMA];
+const SECTIONS: [&Schema; 5] = [&daemon::SCHEMA, &discovery::SCHEMA, &defence::SCHEMA, &limits::SCHEMA, &service::SCHEMA];
 
 /// A checked configuration with all defaults filled in. Serializes to the file's own shape.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -44,6 +50,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// Which groups become services without being named.
     pub discovery: Discovery,
+    /// What counts as a flood, and what is done while there is one.
+    pub defence: Defence,
     /// The sizes of the kernel's maps.
     pub limits: Limits,
     /// The services named, in the order of the file.
@@ -87,12 +95,13 @@ impl Config {
         struct File<'a> {
             daemon: &'a Daemon,
             discovery: &'a Discovery,
+            defence: &'a Defence,
             limits: &'a Limits,
             #[serde(skip_serializing_if = "<[Service]>::is_empty")]
             service: &'a [Service],
         }
-        let Self { daemon, discovery, limits, services } = self;
-        toml::to_string(&File { daemon, discovery, limits, service: services })
+        let Self { daemon, discovery, defence, limits, services } = self;
+        toml::to_string(&File { daemon, discovery, defence, limits, service: services })
     }
 
     fn read(report: &mut Report<'_>, root: &DeTable<'_>) -> Self {
@@ -108,6 +117,7 @@ impl Config {
         Self {
             daemon: Daemon::read(report, root.get(daemon::SCHEMA.name)),
             discovery: Discovery::read(report, root.get(discovery::SCHEMA.name), names_services),
+            defence: Defence::read(report, root.get(defence::SCHEMA.name)),
             limits,
             services,
         }

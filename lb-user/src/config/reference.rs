@@ -74,7 +74,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Protocol, service};
 
     /// The committed file is the generated text; with `WEIR_REGENERATE=1` it is written.
     fn committed(file: &str, generated: &str) {
@@ -101,22 +101,34 @@ mod tests {
         assert_eq!(Config::parse("weir.toml", &example()).unwrap(), Config::default());
     }
 
-    /// The example with every key switched on.
-    fn everything() -> String {
+    /// The example with every key switched on that a service of this protocol can have.
+    fn everything(protocol: Protocol) -> String {
+        let service = example().find("[[service]]").unwrap();
+        let other = if protocol == Protocol::Tcp { "UDP only:" } else { "TCP only:" };
+        let of_other = |name: &str| {
+            let quic = protocol == Protocol::Tcp && name == "quic_worker_byte";
+            quic || service::SCHEMA.keys.iter().any(|key| key.name == name && key.help.starts_with(other))
+        };
         let on = |line: &str| if line.starts_with("# ") { line.to_owned() } else { line.trim_start_matches('#').to_owned() };
-        example()
-            .lines()
-            .map(on)
-            .collect::<Vec<_>>()
-            .join("\n")
-            .replace("protocol = \"tcp\"", "protocol = \"udp\"")
-            .replace("quic = false", "quic = true")
+        let lines = |text: &str| text.lines().map(on).collect::<Vec<_>>();
+        let (sections, services) = (lines(&example()[..service]), lines(&example()[service..]));
+        let services = services.into_iter().filter(|line| !of_other(line.split(' ').next().unwrap()));
+        let all: Vec<String> = sections.into_iter().chain(services).collect();
+        let text = all.join("\n").replace("protocol = \"tcp\"", &format!("protocol = \"{protocol}\""));
+        text.replace("quic = false", "quic = true").replace("_per_prefix = 0", "_per_prefix = 7")
     }
 
     #[test]
     fn the_example_with_every_key_switched_on_is_sound() {
-        let config = Config::parse("weir.toml", &everything()).unwrap();
-        assert_eq!((config.services.len(), config.services[0].weights.as_slice()), (1, &[2, 1, 1][..]));
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let config = Config::parse("weir.toml", &everything(protocol)).unwrap();
+            let [service] = &config.services[..] else { panic!("{:?}", config.services) };
+            assert_eq!((service.protocol, &service.weights[..], service.defence.deny.len()), (protocol, &[2, 1, 1][..], 1));
+            let is_tcp = protocol == Protocol::Tcp;
+            let tcp = (service.defence.syn_defence.is_some(), service.defence.new_connections_per_prefix);
+            let udp = (service.quic.is_some(), service.defence.udp_bytes_per_prefix);
+            assert_eq!((tcp, udp), if is_tcp { ((true, 7), (false, 0)) } else { ((false, 0), (true, 7)) });
+        }
     }
 
     #[test]
@@ -134,6 +146,6 @@ mod tests {
                 }
             }
         }
-        assert!(stated >= 13, "{stated}");
+        assert!(stated >= 32, "{stated}");
     }
 }

@@ -15,6 +15,7 @@ use super::{
     prime,
     reader::{Report, Section},
     schema::{Fallback, Form, Key, Schema},
+    service_defence::{self, ServiceDefence},
 };
 
 /// One `[[service]]`, checked.
@@ -38,6 +39,9 @@ pub struct Service {
     pub takeover: bool,
     /// Weight (0 to 100) of the worker with each index; the workers beyond the list have weight 1.
     pub weights: Vec<u32>,
+    /// Its own part of the defence.
+    #[serde(flatten)]
+    pub defence: ServiceDefence,
     /// For UDP services that speak QUIC.
     #[serde(flatten)]
     pub quic: Option<Quic>,
@@ -140,7 +144,26 @@ pub(super) const SCHEMA: Schema = Schema {
     repeated: true,
     help: "One service: the SO_REUSEPORT listeners of one address. `address` or `interface` has to be given; both may be. No two services \
            share a name, nor protocol, address, port and interface.",
-    keys: &[&NAME, &PROTOCOL, &PORT, &ADDRESS, &INTERFACE, &TABLE_SIZE, &TAKEOVER, &WEIGHTS, &QUIC, &QUIC_WORKER_BYTE],
+    keys: &[
+        &NAME,
+        &PROTOCOL,
+        &PORT,
+        &ADDRESS,
+        &INTERFACE,
+        &TABLE_SIZE,
+        &TAKEOVER,
+        &WEIGHTS,
+        &QUIC,
+        &QUIC_WORKER_BYTE,
+        &service_defence::SYN_DEFENCE,
+        &service_defence::FLOOD_SYNS_PER_SECOND,
+        &service_defence::FLOOD_STRAYS_PER_SECOND,
+        &service_defence::ALLOW,
+        &service_defence::DENY,
+        &service_defence::NEW_CONNECTIONS_PER_PREFIX,
+        &service_defence::UDP_PACKETS_PER_PREFIX,
+        &service_defence::UDP_BYTES_PER_PREFIX,
+    ],
 };
 
 /// A Maglev table spreads within one percent from 100 entries a backend (Eisenbud et al., NSDI 2016, section 5.3).
@@ -179,6 +202,7 @@ impl Service {
         check_weights(&mut section, &weights, limits);
         let table_size = table_size(&mut section, &weights);
         let takeover = section.boolean(&TAKEOVER).unwrap_or(false);
+        let defence = ServiceDefence::read(&mut section, protocol);
 
         if let Some(name) = &name {
             claim(&mut section, &mut claimed.names, &NAME, name.clone(), "a name of its own");
@@ -186,7 +210,7 @@ impl Service {
         let (protocol, port, address) = (protocol?, port?, address?);
         let place = (protocol, port, address, interface.clone());
         claim(&mut section, &mut claimed.places, &PORT, place, "a protocol, address, port and interface that no other service has");
-        Some(Self { name: name?, protocol, port, address, interface, table_size, takeover, weights, quic })
+        Some(Self { name: name?, protocol, port, address, interface, table_size, takeover, weights, defence, quic })
     }
 }
 

@@ -1,9 +1,14 @@
 //! The whole reader: faults row by row, and what holds for any text.
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
 use super::*;
+
+mod defence;
 
 /// A service that is sound, and two lines shorter than the file it is put into.
 const WEB: &str = "[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nport = 80\naddress = \"0.0.0.0\"\n";
@@ -30,7 +35,7 @@ fn faults_of_the_file_as_a_whole() {
     check("[daemon]\nmode = \"auto\n\n[limits]\nservices = 0\n", 2, "", &["what follows was not looked at"]);
     check("[deamon]\n", 1, "deamon", &["weir.toml:1:2: ", "did you mean [daemon]?"]);
     check("[[services]]\n", 1, "services", &["did you mean [[service]]?"]);
-    check("[tls]\ncert = 1\n", 1, "tls", &["one of the sections [daemon], [discovery], [limits], [[service]]", "remove it"]);
+    check("[tls]\ncert = 1\n", 1, "tls", &["one of the sections [daemon], [discovery], [defence], [limits], [[service]]", "remove it"]);
     check("interfaces = [\"eth0\"]\n", 1, "interfaces", &["is a key of [daemon]"]);
     check("daemon = 1\n", 1, "daemon", &["found 1, expected a table", "[daemon]"]);
     check("[[limits]]\nservices = 1\n", 1, "limits", &["expected a table", "[limits]"]);
@@ -245,16 +250,19 @@ fn service(index: usize) -> impl Strategy<Value = Service> {
         .prop_filter("unicast", |a| !a.is_multicast() && a.to_canonical() == *a && a.to_string() != "255.255.255.255");
     let options = (any::<bool>(), proptest::collection::vec(0..=100u32, 0..9), proptest::option::of(0..=19u8));
     let table_size = proptest::option::of(proptest::sample::select(vec![1009u32, 65_537, 1_048_573]));
-    (address, "[a-z][a-z0-9.-]{0,14}", table_size, options).prop_map(move |(address, interface, table_size, (takeover, weights, byte))| {
+    let given = (address, "[a-z][a-z0-9.-]{0,14}", table_size, options, defence::of_service());
+    given.prop_map(move |(address, interface, table_size, (takeover, weights, byte), defence)| {
+        let protocol = if byte.is_some() { Protocol::Udp } else { Protocol::Tcp };
         Service {
             name: format!("{index}-{interface}"),
-            protocol: if byte.is_some() { Protocol::Udp } else { Protocol::Tcp },
+            protocol,
             port: u16::try_from(index + 1).unwrap(),
             address,
             interface: Some(interface),
             table_size,
             takeover,
             weights,
+            defence: defence::for_protocol(protocol, defence),
             quic: byte.map(|worker_byte| Quic { worker_byte }),
         }
     })
@@ -278,22 +286,31 @@ fn config() -> impl Strategy<Value = Config> {
             interfaces: interfaces.into_iter().collect(),
             mode,
             metrics_listen: MetricsListen(metrics),
-            rescan_interval: std::time::Duration::from_millis(interval),
+            rescan_interval: Duration::from_millis(interval),
             detach_on_exit,
             flow_hash_key,
         });
-    let limits = (8..=4096u32, 5000..=65_536u32, 9..=5000u32, 1024..=16_777_216u32, 0..=10_000_000u32).prop_map(
-        |(services, backends, backends_per_service, udp_flows, udp_new_flows_per_second)| Limits {
+    let power = || (10..=20u32).prop_map(|power| 1 << power);
+    let limits = (8..=4096u32, 5000..=65_536u32, 9..=5000u32, 1024..=16_777_216u32, 0..=10_000_000u32, [power(), power()]).prop_map(
+        |(services, backends, backends_per_service, udp_flows, udp_new_flows_per_second, [known_flows, prefix_buckets])| Limits {
             services,
             backends,
             backends_per_service,
             udp_flows,
             udp_new_flows_per_second,
+            known_flows,
+            prefix_buckets,
         },
     );
     let services = (0..8usize).prop_flat_map(|n| (0..n).map(service).collect::<Vec<_>>());
     let discovery = (any::<bool>(), any::<bool>()).prop_map(|(tcp, udp)| Discovery { tcp, udp });
-    (daemon, discovery, limits, services).prop_map(|(daemon, discovery, limits, services)| Config { daemon, discovery, limits, services })
+    (daemon, discovery, defence::of_all(), limits, services).prop_map(|(daemon, discovery, defence, limits, services)| Config {
+        daemon,
+        discovery,
+        defence,
+        limits,
+        services,
+    })
 }
 
 /// The example with every key switched on: the text that mutations start from.

@@ -4,6 +4,7 @@
 //! shares nothing with it. So there is no lock, and what happened is told by the order of events.
 
 mod apply;
+mod defence;
 mod status;
 mod survey;
 
@@ -99,6 +100,8 @@ pub struct Daemon {
     plan: Plan,
     shares: HashMap<u32, f64>,
     drains: BTreeSet<u64>,
+    /// What the operator has ordered of the services' SYN defence.
+    overrides: defence::Overrides,
     /// Sockets that could not be put into their slots yet.
     unfilled: Vec<SlotFill>,
     /// Groups that could not be given the selector yet.
@@ -153,6 +156,7 @@ impl Daemon {
             events: false,
             plan: Plan::default(),
             shares: HashMap::new(),
+            overrides: defence::Overrides::new(),
             unfilled: Vec::new(),
             unattached: Vec::new(),
             rewrite: false,
@@ -360,6 +364,10 @@ impl Daemon {
                 Err(error) => status::refused(&failure(error)),
             },
             Request::Drain { service, backend, drain } => match self.drain(&service, backend, drain) {
+                Ok(message) => Response::Done { message },
+                Err(failure) => status::refused(&failure),
+            },
+            Request::Defence { service, order } => match self.defence_order(&service, order) {
                 Ok(message) => Response::Done { message },
                 Err(failure) => status::refused(&failure),
             },

@@ -16,7 +16,7 @@ use crate::{
         reader::{Facts, snapshot},
         snapshot::{self as picture, MapFill, Program, Snapshot},
     },
-    plan::{Note, Plan, Registry, State},
+    plan::{Note, Plan, Registry, Service, State},
 };
 
 impl Daemon {
@@ -116,7 +116,8 @@ pub(super) fn drains(state_file: &Path) -> BTreeSet<u64> {
     backends.filter(|backend| backend.state == State::Draining).map(|backend| backend.cookie).collect()
 }
 
-/// Logs what is otherwise than before: services and backends that came, went, or changed their state.
+/// Logs what is otherwise than before: services and backends that came, went, or changed their state, and services that are balanced
+/// from now on, or no more.
 pub(super) fn tell(previous: &Plan, next: &Plan) {
     let of = |plan: &Plan| -> HashMap<(String, u32, u64), (State, String)> {
         let services = plan.services.iter();
@@ -131,8 +132,9 @@ pub(super) fn tell(previous: &Plan, next: &Plan) {
             })
             .collect()
     };
-    for service in next.services.iter().filter(|service| !previous.services.iter().any(|before| before.name == service.name)) {
-        tracing::info!("service {} with {} backends", service.name, service.backends.len());
+    let as_before = |service: &&Service| previous.services.iter().any(|old| (&old.name, old.balanced) == (&service.name, service.balanced));
+    for service in next.services.iter().filter(|service| !as_before(service)) {
+        tell_of_new(service);
     }
     for service in previous.services.iter().filter(|service| !next.services.iter().any(|after| after.name == service.name)) {
         tracing::info!("service {} is no more", service.name);
@@ -151,6 +153,14 @@ pub(super) fn tell(previous: &Plan, next: &Plan) {
         if !after.contains_key(&(service.clone(), *index, *cookie)) {
             tracing::info!("service {service}: backend {index} has left");
         }
+    }
+}
+
+fn tell_of_new(service: &Service) {
+    if service.balanced {
+        tracing::info!("service {} with {} backends", service.name, service.backends.len());
+    } else {
+        tracing::info!("service {} is counted and defended, not balanced", service.name);
     }
 }
 

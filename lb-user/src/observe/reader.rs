@@ -100,6 +100,8 @@ fn of_service(
         port: service.port,
         device: service.device.as_ref().map(|device| device.name.clone()),
         configured: service.configured,
+        balanced: service.balanced,
+        listeners: service.listeners.len() as u64,
         table_size: service.table_size,
         backends,
         packets: reasons(&totals, |reason| totals.by_reason[reason.index()].packets > 0),
@@ -189,10 +191,14 @@ mod tests {
             device: None,
             configured: false,
             takeover: false,
+            balanced: true,
+            stance: crate::config::Stance::Auto,
+            defence: plan::ServiceDefence::default(),
             flags: 0,
             table_size: 251,
             entries: Vec::new(),
             backends: (0..9).map(backend).collect(),
+            listeners: Vec::new(),
             notes: Vec::new(),
         };
         let table = plan::table(&service);

@@ -13,7 +13,7 @@ use crate::{
     plan::{Note, OtherListener, Process, State, Unbalanced},
 };
 
-/// One TCP service of three backends in the three states, one empty UDP service, one listener that is not balanced.
+/// One TCP service of three backends in the three states, one empty UDP service, and a TCP service that is not balanced.
 pub(crate) fn small() -> Snapshot {
     Snapshot {
         taken_at: 1_800_000_100.5,
@@ -48,6 +48,15 @@ pub(crate) fn small() -> Snapshot {
                 ..empty(Protocol::Tcp)
             },
             Service { name: "udp/[::1%v0]:53".to_owned(), port: 53, device: Some("v0".to_owned()), ..empty(Protocol::Udp) },
+            Service {
+                name: "tcp/0.0.0.0:22".to_owned(),
+                address: Ipv4Addr::UNSPECIFIED.into(),
+                port: 22,
+                balanced: false,
+                listeners: 1,
+                packets: vec![count(Reason::TcpOpened, 2, 120)],
+                ..empty(Protocol::Tcp)
+            },
         ],
         others: vec![OtherListener {
             protocol: Protocol::Tcp,
@@ -95,6 +104,8 @@ fn empty(protocol: Protocol) -> Service {
         port: 0,
         device: None,
         configured: false,
+        balanced: true,
+        listeners: 0,
         table_size: 0,
         backends: Vec::new(),
         packets: Vec::new(),

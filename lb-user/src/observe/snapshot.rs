@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub dataplane: Dataplane,
     /// The services, by index.
     pub services: Vec<Service>,
-    /// Listeners that are not balanced.
+    /// Listeners that are not balanced; those that are a service all the same are counted and defended.
     pub others: Vec<OtherListener>,
     /// Packets of no service, by reason.
     pub passed: Vec<ReasonCount>,
@@ -156,6 +156,10 @@ pub struct Service {
     pub device: Option<String>,
     /// Whether the user named it.
     pub configured: bool,
+    /// Whether Weir balances it. If not, it has no backends, and the listener's line in [`Snapshot::others`] says why.
+    pub balanced: bool,
+    /// How many listening sockets it has that are no backends.
+    pub listeners: u64,
     /// The number of entries of its Maglev table.
     pub table_size: u32,
     /// Its backends, by index.

@@ -67,7 +67,7 @@ pub fn status(snapshot: &Snapshot, style: Style) -> String {
     header(&mut out, snapshot, style);
     for service in &snapshot.services {
         out.push('\n');
-        of_service(&mut out, service, style);
+        of_service(&mut out, service, &snapshot.others, style);
     }
     if snapshot.services.is_empty() {
         let why = if snapshot.others.is_empty() { "no listener was found" } else { "for each listener it says below why it is none" };
@@ -130,12 +130,13 @@ fn maps(out: &mut String, dataplane: &Dataplane, style: Style) {
     }
 }
 
-fn of_service(out: &mut String, service: &Service, style: Style) {
+fn of_service(out: &mut String, service: &Service, others: &[OtherListener], style: Style) {
     let name = clean(&service.name);
     let endpoint = endpoint(service.protocol, service.address, service.device.as_deref(), service.port);
     // A service that was discovered is named by its address.
     let title = if name == endpoint { String::new() } else { format!("  {endpoint}") };
-    let _ = writeln!(out, "{}{title}  {}", style.paint(Ink::Bold, &name), states(&service.backends));
+    let sockets = if service.balanced { states(&service.backends) } else { listeners(service, others) };
+    let _ = writeln!(out, "{}{title}  {sockets}", style.paint(Ink::Bold, &name));
     if service.packets.is_empty() {
         out.push_str("  packets: none yet\n");
     } else {
@@ -158,6 +159,21 @@ fn states(backends: &[Backend]) -> String {
         1 => format!("1 backend: {}", backends[0].state.label()),
         all => format!("{all} backends: {}", counts.collect::<Vec<_>>().join(", ")),
     }
+}
+
+/// `1 listener, not balanced: not SO_REUSEPORT`
+fn listeners(service: &Service, others: &[OtherListener]) -> String {
+    let place = (service.protocol, service.address, service.port);
+    let other = others.iter().find(|other| (other.protocol, other.address, other.port) == place);
+    let why = match other.map(|other| other.why) {
+        Some(Unbalanced::NotReuseport) => ": not SO_REUSEPORT",
+        Some(Unbalanced::SteeredByAnother) => ": another program steers it",
+        Some(Unbalanced::OverLimit) => ": a limit is reached",
+        Some(Unbalanced::Unreachable) => ": no interface of Weir leads to it",
+        Some(Unbalanced::NotNamed) | None => "",
+    };
+    let plural = if service.listeners == 1 { "" } else { "s" };
+    format!("{} listener{plural}, not balanced{why}", service.listeners)
 }
 
 fn columns(protocol: Protocol) -> Vec<Column<Backend>> {

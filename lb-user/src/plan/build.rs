@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::service_flags;
 
 use super::{
-    Backend, Plan, Service, State,
-    choice::{self, Candidate, Groups},
-    entries,
+    Backend, Listener, Plan, Service, State,
+    choice::{self, Candidate, Groups, Has},
+    defence, entries,
     inputs::{Inputs, Member},
     notes, others,
     registry::{Key, Registry, Tenure},
@@ -38,17 +38,22 @@ pub fn plan(inputs: &Inputs<'_>, registry: &Registry) -> (Plan, Registry) {
         plan.notes.push(notes::backends_over_limit(seating.over_limit, inputs.config.limits.backends));
     }
     let mut owners = Owners::default();
-    for (candidate, seated) in candidates.into_iter().zip(seating.services) {
+    for (mut candidate, mut seated) in candidates.into_iter().zip(seating.services) {
         if candidate.named.is_none() && seated.backends.is_empty() && seated.over_limit > 0 {
-            next.services.remove(&candidate.key);
-            beyond.insert(candidate.key);
-            continue;
+            beyond.insert(candidate.key.clone());
+            if !choice::defends(inputs, &candidate.key, None) {
+                next.services.remove(&candidate.key);
+                continue;
+            }
+            // None of its sockets has a place, so the kernel's own hash goes on to choose among all of them.
+            (candidate.has, seated) = (Has::Listeners(groups.listeners(&candidate.key)), SeatedService::default());
         }
         let Some(mut tenure) = next.services.get(&candidate.key).copied() else { continue };
-        match candidate.group {
-            Some(group) => drop(owners.by_group.insert(group, tenure.index)),
-            None if candidate.steered => {}
-            None => drop(owners.waiting.insert(tenure.index)),
+        match candidate.has {
+            Has::Group(group) => drop(owners.by_group.insert(group, tenure.index)),
+            Has::Listeners(_) => drop(owners.unbalanced.insert(candidate.key.clone(), tenure.index)),
+            Has::Steered => {}
+            Has::Nothing => drop(owners.waiting.insert(tenure.index)),
         }
         let key = candidate.key.clone();
         plan.services.push(service(inputs, &next, candidate, &seated, &mut tenure));
@@ -60,18 +65,20 @@ pub fn plan(inputs: &Inputs<'_>, registry: &Registry) -> (Plan, Registry) {
     (plan, next)
 }
 
-/// Which groups belong to which services, by index.
+/// Which sockets belong to which services, by index.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    /// By place in [`Groups::list`].
+    /// The groups that are balanced, by place in [`Groups::list`].
     pub by_group: BTreeMap<usize, u32>,
+    /// The services that are not: each has all sockets of its key.
+    pub unbalanced: BTreeMap<Key, u32>,
     /// The services that wait for a listener.
     pub waiting: BTreeSet<u32>,
 }
 
 /// A service as the plan has it, but for its entries. Its table's size goes into the registry.
 fn service(inputs: &Inputs<'_>, registry: &Registry, candidate: Candidate<'_>, seated: &SeatedService<'_>, tenure: &mut Tenure) -> Service {
-    let Candidate { key, address, device, named, mut notes, .. } = candidate;
+    let Candidate { key, address, device, named, has, mut notes } = candidate;
     let (table_size, size_note) = size::choose(named.and_then(|named| named.table_size), seated.backends.len(), tenure.table_size);
     tenure.table_size = table_size;
     notes.extend(size_note);
@@ -98,7 +105,12 @@ fn service(inputs: &Inputs<'_>, registry: &Registry, candidate: Candidate<'_>, s
             holders: member.holders.clone(),
         })
         .collect();
+    let listeners: Option<Vec<Listener>> = match has {
+        Has::Listeners(members) => Some(members.into_iter().map(Member::identity).collect()),
+        Has::Group(_) | Has::Steered | Has::Nothing => None,
+    };
     let quic = named.and_then(|named| named.quic);
+    let flags = quic.map_or(0, |quic| service_flags::quic(quic.worker_byte));
     notes.extend(notes::of_backends(&backends, seated, somebody_serves, quic.is_some(), &inputs.config.limits));
     Service {
         index: tenure.index,
@@ -109,10 +121,14 @@ fn service(inputs: &Inputs<'_>, registry: &Registry, candidate: Candidate<'_>, s
         device,
         configured: named.is_some(),
         takeover: named.is_some_and(|named| named.takeover),
-        flags: quic.map_or(0, |quic| service_flags::quic(quic.worker_byte)),
+        balanced: listeners.is_none(),
+        stance: defence::stance(inputs.config, key.protocol, named),
+        defence: defence::of_service(inputs.config, named),
+        flags: if listeners.is_none() { flags } else { flags | service_flags::UNBALANCED },
         table_size,
         entries: Vec::new(),
         backends,
+        listeners: listeners.unwrap_or_default(),
         notes,
     }
 }

@@ -7,13 +7,13 @@ use std::{
 };
 
 use super::{
-    Device, Note,
+    Device, Note, defence,
     inputs::{Inputs, Member},
     lookup, notes,
     registry::{Bound, Key, Registry},
 };
 use crate::{
-    config::{self, Protocol},
+    config::{self, Protocol, Stance},
     listeners::{
         Holder, Listener,
         group::{self, GroupKey},
@@ -34,6 +34,8 @@ pub(super) struct Groups<'a> {
     /// The listeners without SO_REUSEPORT.
     pub alone: Vec<&'a Member>,
     by_key: BTreeMap<Key, Vec<usize>>,
+    /// The TCP listeners without SO_REUSEPORT, by what a service of them would be.
+    alone_by_key: BTreeMap<Key, Vec<&'a Member>>,
 }
 
 /// A service to be.
@@ -44,11 +46,32 @@ pub(super) struct Candidate<'a> {
     pub address: IpAddr,
     pub device: Option<Device>,
     pub named: Option<&'a config::Service>,
-    /// Its group in [`Groups::list`]; none if it has no listener that Weir may steer.
-    pub group: Option<usize>,
-    /// Whether it has no group only because another program steers it.
-    pub steered: bool,
+    pub has: Has<'a>,
     pub notes: Vec<Note>,
+}
+
+/// The sockets of a service to be.
+#[derive(Debug)]
+pub(super) enum Has<'a> {
+    /// This group in [`Groups::list`], which Weir balances.
+    Group(usize),
+    /// These, which Weir does not balance and which are defended all the same.
+    Listeners(Vec<&'a Member>),
+    /// A group that another program steers, and no defence.
+    Steered,
+    /// None: it waits for a listener that Weir may balance.
+    Nothing,
+}
+
+impl Has<'_> {
+    /// What its sockets are bound to. Of several that differ in what a service does not tell apart, one.
+    fn bound(&self, groups: &Groups<'_>) -> Option<GroupKey> {
+        match self {
+            Self::Group(group) => groups.list.get(*group).map(|group| group.key),
+            Self::Listeners(listeners) => listeners.first().map(|member| GroupKey::from(&member.listener)),
+            Self::Steered | Self::Nothing => None,
+        }
+    }
 }
 
 impl Group<'_> {
@@ -83,7 +106,31 @@ impl<'a> Groups<'a> {
         for (index, group) in list.iter().enumerate() {
             by_key.entry(Key::from(&group.key)).or_default().push(index);
         }
-        Self { list, alone, by_key }
+        let mut alone_by_key: BTreeMap<Key, Vec<&Member>> = BTreeMap::new();
+        // Most plain UDP sockets are those of clients, and they have no defence.
+        for member in alone.iter().filter(|member| member.listener.protocol == Protocol::Tcp) {
+            alone_by_key.entry(Key::from(&GroupKey::from(&member.listener))).or_default().push(member);
+        }
+        Self { list, alone, by_key, alone_by_key }
+    }
+
+    /// Everything that a service could be made of, once each.
+    fn keys(&self) -> BTreeSet<&Key> {
+        self.by_key.keys().chain(self.alone_by_key.keys()).collect()
+    }
+
+    /// Whether any socket has a key's packets.
+    fn has_listeners(&self, key: &Key) -> bool {
+        self.by_key.contains_key(key) || self.alone_by_key.contains_key(key)
+    }
+
+    /// Every socket that has a key's packets, by cookie: no matter in which group.
+    pub fn listeners(&self, key: &Key) -> Vec<&'a Member> {
+        let groups = self.by_key.get(key).into_iter().flatten().flat_map(|group| self.list[*group].members.iter().copied());
+        let alone = self.alone_by_key.get(key).into_iter().flatten().copied();
+        let mut listeners: Vec<&Member> = groups.chain(alone).collect();
+        listeners.sort_by_key(|member| member.listener.cookie);
+        listeners
     }
 
     /// The group of a key, if there is one.
@@ -100,18 +147,22 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// The services to be, in the order in which they get their places: first the named, then the discovered that are services already.
-pub(super) fn candidates<'a>(inputs: &Inputs<'a>, groups: &Groups<'_>, registry: &Registry) -> Vec<Candidate<'a>> {
+/// The services to be, in the order in which they get their places: first the named, then those that Weir balances, and each time first
+/// those that are services already.
+pub(super) fn candidates<'a>(inputs: &Inputs<'a>, groups: &Groups<'a>, registry: &Registry) -> Vec<Candidate<'a>> {
     let mut candidates: Vec<Candidate<'_>> =
         inputs.config.services.iter().map(|service| named(inputs, groups, registry, service)).collect();
     let taken: BTreeSet<Key> = candidates.iter().map(|candidate| candidate.key.clone()).collect();
     let mut discovered: Vec<Candidate<'_>> = groups
-        .by_key
         .keys()
-        .filter(|key| discovers(inputs, key.protocol) && !taken.contains(key))
+        .into_iter()
+        .filter(|key| discovers(inputs, key.protocol) && !taken.contains(*key))
         .filter_map(|key| discovered(inputs, groups, registry, key))
         .collect();
-    discovered.sort_by_key(|candidate| registry.services.get(&candidate.key).map_or(u32::MAX, |tenure| tenure.index));
+    discovered.sort_by_key(|candidate| {
+        let index = registry.services.get(&candidate.key).map_or(u32::MAX, |tenure| tenure.index);
+        (matches!(candidate.has, Has::Listeners(_)), index)
+    });
     candidates.append(&mut discovered);
     candidates
 }
@@ -136,7 +187,7 @@ pub(super) fn key_of(inputs: &Inputs<'_>, service: &config::Service) -> Key {
     Key { protocol: service.protocol, address: service.address.to_canonical(), port: service.port, bound }
 }
 
-fn named<'a>(inputs: &Inputs<'a>, groups: &Groups<'_>, registry: &Registry, service: &'a config::Service) -> Candidate<'a> {
+fn named<'a>(inputs: &Inputs<'a>, groups: &Groups<'a>, registry: &Registry, service: &'a config::Service) -> Candidate<'a> {
     let key = key_of(inputs, service);
     let device = match &key.bound {
         Bound::Any => None,
@@ -144,26 +195,42 @@ fn named<'a>(inputs: &Inputs<'a>, groups: &Groups<'_>, registry: &Registry, serv
         Bound::Missing(name) => Some(Device { index: 0, name: name.clone() }),
     };
     let found = groups.of_key(&key, registry, service.takeover);
+    let is_steered = found.is_some_and(|group| groups.list[group].is_steered()) && !service.takeover;
+    let has = match found.filter(|_| !is_steered) {
+        Some(group) => Has::Group(group),
+        None if defends(inputs, &key, Some(service)) && groups.has_listeners(&key) => Has::Listeners(groups.listeners(&key)),
+        None if is_steered => Has::Steered,
+        None => Has::Nothing,
+    };
     let mut notes = Vec::new();
-    let steered = found.is_some_and(|group| groups.list[group].is_steered()) && !service.takeover;
-    if steered {
-        notes.push(notes::steered(service));
+    match &has {
+        Has::Group(group) => notes.extend(twins(groups, &key, *group)),
+        Has::Listeners(_) | Has::Steered if is_steered => notes.push(notes::steered(service)),
+        Has::Listeners(_) => notes.push(notes::not_reuseport(&notes::endpoint(service.address, service.port, device.as_ref()))),
+        Has::Steered | Has::Nothing => {}
     }
-    let group = found.filter(|_| !steered);
-    let address = group.map_or(service.address, |group| groups.list[group].key.address);
-    notes.extend(group.and_then(|group| twins(groups, &key, group)));
-    Candidate { key, address, device, named: Some(service), group, steered, notes }
+    let address = has.bound(groups).map_or(service.address, |bound| bound.address);
+    Candidate { key, address, device, named: Some(service), has, notes }
 }
 
-fn discovered<'a>(inputs: &Inputs<'a>, groups: &Groups<'_>, registry: &Registry, key: &Key) -> Option<Candidate<'a>> {
-    let index = groups.of_key(key, registry, false)?;
-    let group = &groups.list[index];
-    if group.is_steered() || !group.is_reachable(inputs) {
+fn discovered<'a>(inputs: &Inputs<'a>, groups: &Groups<'a>, registry: &Registry, key: &Key) -> Option<Candidate<'a>> {
+    let found = groups.of_key(key, registry, false).filter(|group| !groups.list[*group].is_steered());
+    let has = match found {
+        Some(group) => Has::Group(group),
+        None if defends(inputs, key, None) => Has::Listeners(groups.listeners(key)),
+        None => return None,
+    };
+    let bound = has.bound(groups)?;
+    if !inputs.host.attached.iter().any(|interface| lookup::is_reachable(&bound, interface)) {
         return None;
     }
-    let notes = twins(groups, key, index).into_iter().collect();
-    let device = inputs.host.device(group.key.device);
-    Some(Candidate { key: key.clone(), address: group.key.address, device, named: None, group: Some(index), steered: false, notes })
+    let notes = found.and_then(|group| twins(groups, key, group)).into_iter().collect();
+    Some(Candidate { key: key.clone(), address: bound.address, device: inputs.host.device(bound.device), named: None, has, notes })
+}
+
+/// Whether a service of this key is worth having even if it is not balanced.
+pub(super) fn defends(inputs: &Inputs<'_>, key: &Key, named: Option<&config::Service>) -> bool {
+    defence::stance(inputs.config, key.protocol, named) != Stance::Off
 }
 
 /// What to say of the other groups of the same key.

@@ -12,6 +12,7 @@ use super::{
     inputs::{Attached, Inputs},
     lookup::{self, Bind, Binds},
     notes,
+    registry::Key,
 };
 use crate::listeners::group::GroupKey;
 
@@ -24,14 +25,15 @@ fn binds(inputs: &Inputs<'_>, groups: &Groups<'_>, owners: &Owners, plan: &Plan)
     }
     let mut seen = BTreeSet::new();
     for (index, group) in groups.list.iter().enumerate() {
-        let service = owners.by_group.get(&index).copied();
+        let service = owners.by_group.get(&index).or_else(|| owners.unbalanced.get(&Key::from(&group.key))).copied();
         binds.add(Bind { key: group.key, service, place: places.get(&group.key).copied(), reuseport: true });
         seen.insert(group.key);
     }
     for member in &groups.alone {
         let key = GroupKey::from(&member.listener);
         if seen.insert(key) {
-            binds.add(Bind { key, service: None, place: places.get(&key).copied(), reuseport: false });
+            let service = owners.unbalanced.get(&Key::from(&key)).copied();
+            binds.add(Bind { key, service, place: places.get(&key).copied(), reuseport: false });
         }
     }
     for service in plan.services.iter().filter(|service| owners.waiting.contains(&service.index)) {

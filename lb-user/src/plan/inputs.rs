@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{Device, Process};
+use super::{Device, Listener as Identity, Process};
 use crate::{
     config::Config,
     listeners::{Holder, Listener},
@@ -68,6 +68,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// What tells it from every other socket.
+    pub(super) fn identity(&self) -> Identity {
+        Identity { cookie: self.listener.cookie, inode: self.listener.inode }
+    }
+
     /// The command names of those that serve it, or else of those that hold it.
     pub(super) fn commands(&self) -> BTreeSet<&str> {
         if self.servers.is_empty() {

@@ -24,7 +24,7 @@ use crate::{config::Protocol, listeners::group::GroupKey};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bind {
     pub key: GroupKey,
-    /// The index of the service whose group this is.
+    /// The index of the service whose sockets these are.
     pub service: Option<u32>,
     /// The place of the first of its sockets in sock_diag's list; none if it has no sockets. A service that waits for its first
     /// listener has the packets that nobody else gets.

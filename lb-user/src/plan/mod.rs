@@ -6,6 +6,7 @@
 mod build;
 mod changes;
 mod choice;
+mod defence;
 mod entries;
 mod inputs;
 mod lookup;
@@ -23,10 +24,14 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Protocol, listeners::Holder};
+use crate::{
+    config::{Protocol, Stance},
+    listeners::Holder,
+};
 
 pub use build::plan;
 pub use changes::{Changes, GroupSockets, SlotFill, changes, group_key};
+pub use defence::ServiceDefence;
 pub use inputs::{Attached, Host, Inputs, Member};
 pub use registry::Registry;
 pub use table::{Tables, share, table};
@@ -42,7 +47,8 @@ pub struct Plan {
     pub notes: Vec<Note>,
 }
 
-/// A service: an address, a port, a protocol, and the group of sockets that serve it.
+/// A service: an address, a port, a protocol, and the sockets that serve it: a group that Weir balances, or listeners that it only
+/// counts and defends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// The index of its counters and its table: 1 to the limit. Kept while the service exists.
@@ -61,6 +67,16 @@ pub struct Service {
     pub configured: bool,
     /// Whether a program of somebody else on its group is to be replaced.
     pub takeover: bool,
+    /// Whether Weir balances it. If not, it has listeners and no backends, and so no slots, no table and no group:
+    /// [`Plan::others`] says why.
+    #[serde(default = "always")]
+    pub balanced: bool,
+    /// When its SYNs are answered by cookie; [`Stance::Off`] for UDP.
+    #[serde(default)]
+    pub stance: Stance,
+    /// The rest of its defence.
+    #[serde(default)]
+    pub defence: ServiceDefence,
     /// The service's flags for the programs (`lb_common::abi::service_flags`).
     pub flags: u32,
     /// The number of entries of its Maglev table.
@@ -69,8 +85,25 @@ pub struct Service {
     pub entries: Vec<Entry>,
     /// Its backends, by worker index.
     pub backends: Vec<Backend>,
+    /// Its listening sockets, by cookie, if it is not balanced.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
     /// What the user should know about it.
     pub notes: Vec<Note>,
+}
+
+/// What a state file means that says nothing of `balanced`: it was written when all services were.
+const fn always() -> bool {
+    true
+}
+
+/// A listening socket that is no backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Listener {
+    /// The socket's cookie: its identity for as long as the machine runs.
+    pub cookie: u64,
+    /// The socket's inode.
+    pub inode: u32,
 }
 
 /// A network device.

@@ -73,14 +73,19 @@ pub(super) fn no_device(service: &Service) -> Note {
     note(format!("there is no device {name}"), "create it, or correct `interface` in the service")
 }
 
+/// A named service whose listener is alone.
+pub(super) fn not_reuseport(here: &str) -> Note {
+    note(
+        format!("the listener bound to {here} is not a SO_REUSEPORT socket: it is not balanced"),
+        "let the server open one SO_REUSEPORT socket for each worker (nginx: `listen ... reuseport`)",
+    )
+}
+
 /// A named service without a group; `rivals` are those that get the packets instead.
 pub(super) fn no_listener(inputs: &Inputs<'_>, service: &Service, rivals: &BTreeSet<GroupKey>) -> Note {
     let here = endpoint(service.address, service.port, service.device.as_ref());
     if rivals.iter().any(|rival| Key::from(rival) == Key::from(service)) {
-        return note(
-            format!("the listener bound to {here} is not a SO_REUSEPORT socket: it is not balanced"),
-            "let the server open one SO_REUSEPORT socket for each worker (nginx: `listen ... reuseport`)",
-        );
+        return not_reuseport(&here);
     }
     if rivals.is_empty() {
         return note(

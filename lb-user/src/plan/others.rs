@@ -1,4 +1,4 @@
-//! The listeners that are not balanced, and why.
+//! The listeners that are not balanced, and why. They may be a service all the same, which is then counted and defended.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{config::Protocol, listeners::group::GroupKey};
 
-/// Every listener that is no service's, once for each protocol, address and port.
+/// Every listener that is no service's backend, once for each protocol, address and port.
 ///
 /// Plain UDP sockets are left out unless a service names their place: most are those of clients, which come and go by the thousand.
 pub(super) fn list(inputs: &Inputs<'_>, groups: &Groups<'_>, owners: &Owners, beyond: &BTreeSet<Key>) -> Vec<OtherListener> {
@@ -28,9 +28,9 @@ pub(super) fn list(inputs: &Inputs<'_>, groups: &Groups<'_>, owners: &Owners, be
         let key = Key::from(&group.key);
         let why = match () {
             () if balanced.contains(&key) => continue,
-            () if beyond.contains(&key) => Unbalanced::OverLimit,
             () if !group.is_reachable(inputs) => Unbalanced::Unreachable,
             () if group.is_steered() => Unbalanced::SteeredByAnother,
+            () if beyond.contains(&key) => Unbalanced::OverLimit,
             () => Unbalanced::NotNamed,
         };
         for member in &group.members {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::abi::SOCKET_SLOTS;
 
 use super::{
-    choice::{Candidate, Groups},
+    choice::{Candidate, Groups, Has},
     inputs::{Inputs, Member},
     registry::{Key, Registry, Seat, Tenure},
 };
@@ -67,7 +67,7 @@ impl<'a> Seating<'a> {
         let mut services = Vec::new();
         let mut waiting = Vec::new();
         for candidate in candidates {
-            let members = candidate.group.map_or(&[][..], |group| &groups.list[group].members);
+            let members = if let Has::Group(group) = candidate.has { &groups.list[group].members[..] } else { &[] };
             let (mut old, new): (Vec<&Member>, Vec<&Member>) =
                 members.iter().partition(|member| registry.seats.contains_key(&member.listener.cookie));
             let worker =

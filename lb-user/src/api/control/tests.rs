@@ -7,7 +7,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{api::tests::daemon_that_shows, observe::sample};
+use crate::{
+    api::{protocol::Order, tests::daemon_that_shows},
+    observe::sample,
+};
 
 struct Server {
     path: PathBuf,
@@ -55,6 +58,8 @@ async fn a_question_is_answered_and_a_refusal_carries_its_code() {
     assert_eq!(response, Response::Status(Box::new(sample::small())));
     let drain = Request::Drain { service: "web".to_owned(), backend: 3, drain: false };
     assert_eq!(asked(&server.path, drain).await.unwrap(), Response::Done { message: "web 3 false".to_owned() });
+    let defence = Request::Defence { service: "web".to_owned(), order: Order::On };
+    assert_eq!(asked(&server.path, defence).await.unwrap(), Response::Done { message: "web on".to_owned() });
     let Response::Refused { code, .. } = asked(&server.path, Request::Reload).await.unwrap() else { panic!() };
     assert_eq!(code, Exit::Configuration.code());
 }

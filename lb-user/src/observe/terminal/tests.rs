@@ -45,6 +45,23 @@ fn without_the_daemon_it_says_where_the_figures_come_from() {
 }
 
 #[test]
+fn what_is_not_balanced_says_why_and_not_that_backends_are_missing() {
+    let mut snapshot = sample::small();
+    for (why, count, expected) in [
+        (Unbalanced::NotReuseport, 1, "1 listener, not balanced: not SO_REUSEPORT"),
+        (Unbalanced::SteeredByAnother, 3, "3 listeners, not balanced: another program steers it"),
+        (Unbalanced::OverLimit, 2, "2 listeners, not balanced: a limit is reached"),
+    ] {
+        (snapshot.others[0].why, snapshot.services[2].listeners) = (why, count);
+        let text = status(&snapshot, Style::PLAIN);
+        assert!(text.contains(&format!("\ntcp/0.0.0.0:22  {expected}\n")), "{text}");
+        assert_eq!(text.matches("no backends").count(), 1, "of the UDP service:\n{text}");
+    }
+    snapshot.others.clear();
+    assert!(status(&snapshot, Style::PLAIN).contains("2 listeners, not balanced\n"));
+}
+
+#[test]
 fn colour_changes_nothing_but_the_colour() {
     let snapshot = wide();
     let painted = status(&snapshot, Style { colour: true });

@@ -29,6 +29,7 @@ fn discovery_takes_what_packets_can_reach() {
         "1 tcp/0.0.0.0:80: 10.0.0.1@2 10.0.1.1@2 | 0/0.1=1 1/1.1=2 2/2.1=3
          2 tcp/0.0.0.0%eth0:85: 10.0.0.1@2 10.0.1.1@2 | 0/3.1=8
          3 tcp/10.0.0.1:81: 10.0.0.1@2 | 0/4.1=4
+         4 tcp/0.0.0.0:22: 10.0.0.1@2 10.0.1.1@2 | unbalanced 10
          other tcp 0.0.0.0 22 sshd NotReuseport
          other tcp 0.0.0.0 84 nginx Unreachable
          other tcp 127.0.0.1 25 exim Unreachable
@@ -171,7 +172,7 @@ fn named_services_stay_and_say_what_is_missing() {
     check(
         "no SO_REUSEPORT",
         World::new(NAMED).with(alone("tcp 0.0.0.0 80", 7, "solo")),
-        "1 web: |
+        "1 web: 10.0.0.1@2 10.0.1.1@2 | unbalanced 7
          - the listener bound to 0.0.0.0:80 is not a SO_REUSEPORT socket: it is not balanced
          other tcp 0.0.0.0 80 solo NotReuseport",
     );
@@ -210,11 +211,17 @@ fn named_services_stay_and_say_what_is_missing() {
 #[test]
 fn a_group_that_another_program_steers_is_left_alone_unless_told_otherwise() {
     let steered = || group("tcp 0.0.0.0 80", [1]).into_iter().map(|member| Member { foreign_program: true, ..member });
-    check("discovered", World::new("").with(steered()), "other tcp 0.0.0.0 80 nginx SteeredByAnother");
+    check(
+        "discovered",
+        World::new("").with(steered()),
+        "1 tcp/0.0.0.0:80: 10.0.0.1@2 10.0.1.1@2 | unbalanced 1\nother tcp 0.0.0.0 80 nginx SteeredByAnother",
+    );
     check(
         "named",
         World::new(NAMED).with(steered()),
-        "1 web: |\n- another program steers the sockets of 0.0.0.0:80\nother tcp 0.0.0.0 80 nginx SteeredByAnother",
+        "1 web: 10.0.0.1@2 10.0.1.1@2 | unbalanced 1
+         - another program steers the sockets of 0.0.0.0:80
+         other tcp 0.0.0.0 80 nginx SteeredByAnother",
     );
     check("taken over", World::new(&named("0.0.0.0", "takeover = true")).with(steered()), "1 web: 10.0.0.1@2 10.0.1.1@2 | 0/0.1=1");
 }
@@ -296,6 +303,7 @@ fn limits_leave_out_the_last_and_say_so() {
         "1 tcp/0.0.0.0:80: 10.0.0.1@2 10.0.1.1@2 | 0/0.1=1 1/1.1=2
          2 tcp/0.0.0.0:81: 10.0.0.1@2 10.0.1.1@2 | 0/2.1=3
          - 1 socket not balanced: limits.backends = 3 is reached; the kernel never selects those, so connections that wait in them stay, and no new ones come
+         3 tcp/0.0.0.0:82: 10.0.0.1@2 10.0.1.1@2 | unbalanced 5
          other tcp 0.0.0.0 82 nginx OverLimit
          ! 2 sockets left out: limits.backends = 3 is reached",
     );

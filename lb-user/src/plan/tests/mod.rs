@@ -1,6 +1,7 @@
 //! The plan, by tables of situations and by random ones.
 
 mod changes;
+mod defence;
 mod groups;
 mod random;
 mod restart;
@@ -78,7 +79,8 @@ impl World {
         self.members.iter_mut().find(|member| member.listener.cookie == cookie).expect("a member")
     }
 
-    /// The plan on a few lines: for each service its index, name, entries and backends as `index/slot.generation=cookie`.
+    /// The plan on a few lines: for each service its index, name, entries and backends as `index/slot.generation=cookie`, or, if it is not
+    /// balanced, `unbalanced` and the cookies of its listeners.
     fn show(&self) -> String {
         let mut text = String::new();
         for service in &self.plan.services {
@@ -92,6 +94,12 @@ impl World {
                 if backend.state != State::Ready {
                     write!(text, ":{}", backend.state.label()).expect("a string");
                 }
+            }
+            if !service.balanced {
+                text.push_str(" unbalanced");
+            }
+            for listener in &service.listeners {
+                write!(text, " {}", listener.cookie).expect("a string");
             }
             text.push('\n');
             for note in &service.notes {

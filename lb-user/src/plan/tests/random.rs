@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use lb_common::abi::{BackendState, GroupKey, GroupRecord, NO_SLOT, PortBitmap, ServiceKey, ServiceRecord, TABLE_HEADER, state_flags};
+use lb_common::abi::{
+    BackendState, GroupKey, GroupRecord, NO_SLOT, PortBitmap, ServiceKey, ServiceRecord, TABLE_HEADER, service_flags, state_flags,
+};
 use proptest::{collection::vec, prelude::*, sample::select};
 
-use super::*;
+use super::{super::registry::Key, *};
+use crate::listeners::group as listener_group;
 
 const CONFIG: &str = "
     limits = { services = 3, backends = 7, backends_per_service = 3 }
@@ -28,6 +31,9 @@ enum Step {
     Drain(usize),
     Unserved(usize),
     Foreign(usize),
+    /// A listener without SO_REUSEPORT, which it may get later.
+    JoinAlone(&'static str),
+    Reuseport(usize),
     Hide(usize),
     Release,
     Restart,
@@ -40,6 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Drain),
         2 => any::<usize>().prop_map(Step::Unserved),
         1 => any::<usize>().prop_map(Step::Foreign),
+        2 => select(PLACES.to_vec()).prop_map(Step::JoinAlone),
+        2 => any::<usize>().prop_map(Step::Reuseport),
         1 => any::<usize>().prop_map(Step::Hide),
         4 => Just(Step::Release),
         1 => Just(Step::Restart),
@@ -126,11 +134,18 @@ fn sound(world: &World, tables: &mut Tables) {
     let plan = &world.plan;
     let quarantined: BTreeSet<u32> = world.registry.quarantined().collect();
     let (mut slots, mut cookies, mut entries, mut indexes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut listeners = BTreeSet::new();
     assert!(plan.services.len() <= limits.services as usize);
     assert!(plan.services.iter().any(|service| service.name == "web"));
     for service in &plan.services {
         assert!((1..=limits.services).contains(&service.index) && indexes.insert(service.index));
         assert!(service.backends.len() <= limits.backends_per_service as usize);
+        assert_eq!(service.balanced, service.listeners.is_empty(), "{service:?}");
+        assert_eq!(service.balanced, service.flags & service_flags::UNBALANCED == 0);
+        assert!(service.balanced || service.backends.is_empty() && service.protocol == Protocol::Tcp);
+        for listener in &service.listeners {
+            assert!(listeners.insert(listener.cookie));
+        }
         let mut workers = BTreeSet::new();
         for backend in &service.backends {
             assert!(backend.slot < limits.backends && slots.insert(backend.slot) && cookies.insert(backend.cookie));
@@ -147,12 +162,24 @@ fn sound(world: &World, tables: &mut Tables) {
         assert!(tables.table(service)[TABLE_HEADER as usize..].iter().all(|slot| if nobody { *slot == NO_SLOT } else { open(slot) }));
         assert!(!nobody || service.backends.is_empty() || !service.notes.is_empty());
     }
+    let is_everybody_in = plan.notes.is_empty();
     for member in &world.members {
         let Listener { protocol, address, port, cookie, .. } = member.listener;
+        if protocol == Protocol::Udp && !member.reuseport {
+            continue;
+        }
+        let is_entered = listeners.contains(&cookie) || plan.services.iter().any(|service| Key::from(service) == key(member));
+        assert!(is_entered || !is_everybody_in || protocol == Protocol::Udp, "{member:?} is not defended\n{}", world.show());
+        assert!(!listeners.contains(&cookie) || !cookies.contains(&cookie));
         let said = plan.services.iter().any(|service| (service.protocol, service.port) == (protocol, port) && !service.notes.is_empty())
             || plan.others.iter().any(|other| (other.protocol, other.address, other.port) == (protocol, address, port));
         assert!(cookies.contains(&cookie) || said, "nothing is said of {member:?}\n{}", world.show());
     }
+}
+
+/// What a service of this member is told from others by.
+fn key(member: &Member) -> Key {
+    Key::from(&listener_group::GroupKey::from(&member.listener))
 }
 
 /// What must hold between a plan and the next.
@@ -196,6 +223,7 @@ proptest! {
         let mut tables = Tables::default();
         let mut next_cookie = 1;
         for event in steps {
+            let mut has_restarted = false;
             for step in event {
                 match step {
                     Step::Join(place) => {
@@ -215,9 +243,17 @@ proptest! {
                     }
                     Step::Unserved(number) => if let Some(member) = nth(&mut world, number) { member.unserved ^= true },
                     Step::Foreign(number) => if let Some(member) = nth(&mut world, number) { member.foreign_program ^= true },
+                    Step::JoinAlone(place) => {
+                        world.members.extend(alone(place, next_cookie, "solo"));
+                        next_cookie += 1;
+                    }
+                    Step::Reuseport(number) => if let Some(member) = nth(&mut world, number) { member.reuseport ^= true },
                     Step::Hide(number) => if let Some(member) = nth(&mut world, number) { member.holders.clear() },
+                    // A daemon that has just started has carried out no plan, and so releases nothing.
+                    Step::Release if has_restarted => {}
                     Step::Release => world.release(),
                     Step::Restart => {
+                        has_restarted = true;
                         let slots: Vec<(u32, u64)> = kernel.sockets.iter().map(|(slot, cookie)| (*slot, *cookie)).collect();
                         let known: Vec<(u32, u32)> = kernel.states.iter().map(|(slot, state)| (*slot, state.generation)).collect();
                         world.registry = Registry::adopt(&world.plan, &slots, &known);

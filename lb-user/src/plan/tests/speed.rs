@@ -44,8 +44,19 @@ fn run() -> Vec<(&'static str, Duration)> {
         let weights = (0..16).map(|worker| u32::from((service + worker) % 7 + 1)).collect();
         let (name, protocol, port) = (format!("s{service}"), Protocol::Tcp, 8_000 + service);
         let address = "0.0.0.0".parse().expect("an address");
-        let (interface, table_size, takeover, quic) = (None, None, false, None);
-        world.config.services.push(config::Service { name, protocol, port, address, interface, table_size, takeover, weights, quic });
+        let (interface, table_size, takeover, quic, defence) = (None, None, false, None, config::ServiceDefence::default());
+        world.config.services.push(config::Service {
+            name,
+            protocol,
+            port,
+            address,
+            interface,
+            table_size,
+            takeover,
+            weights,
+            defence,
+            quic,
+        });
     }
     assert_eq!(measure("each gets other weights", &mut world).tables.len(), 100);
     took

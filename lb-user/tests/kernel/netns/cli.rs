@@ -22,12 +22,13 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 13] = [
     &["run"],
     &["stop"],
     &["status"],
     &["drain"],
     &["undrain"],
+    &["defence"],
     &["reload"],
     &["doctor"],
     &["explain"],
@@ -75,7 +76,8 @@ fn every_command_speaks_json() {
     assert_eq!(status["services"][0]["backends"].as_array().map(Vec::len), Some(2));
     assert!(weir.cli(&["explain", "tcp", &client, &server, "--json"]).is_object());
     assert!(weir.cli(&["explain", "tcp", &client, &server, "--without", "1", "--json"]).is_object());
-    for order in [&["drain", "web", "1", "--json"][..], &["undrain", "web", "1", "--json"], &["reload", "--json"]] {
+    let defence = ["defence", "web", "on", "--json"];
+    for order in [&["drain", "web", "1", "--json"][..], &["undrain", "web", "1", "--json"], &defence, &["reload", "--json"]] {
         assert!(weir.cli(order).is_object());
     }
     let doctor = pair.server.command(binary()).args(["doctor", "--iface", Pair::SERVER_DEVICE, "--json"]).output().expect("run weir");

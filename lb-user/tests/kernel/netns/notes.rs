@@ -78,7 +78,8 @@ fn group_steered_by_another() {
     {
         let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
         let status = eventually_status(&weir, |status| why(status, 8080) == Some("steered_by_another"));
-        assert_eq!(status["services"], serde_json::json!([]), "it is left alone");
+        assert_eq!(status["services"][0]["balanced"], false, "it is left alone");
+        assert_eq!((&status["services"][0]["backends"], &status["services"][0]["listeners"]), (&serde_json::json!([]), &3.into()));
         let text = in_words(&weir);
         assert!(text.contains("another program steers its group") && text.contains("takeover = true"), "{text}");
         open_close(&pair.client, &Plan::new(address, &pair.client_v4), 200).assert_no_failure();
@@ -122,9 +123,15 @@ fn listener_alone() {
     let _socket = listen(&pair, SocketAddr::new(pair.server_v4[0], 8080), false);
     let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
     let status = eventually_status(&weir, |status| why(status, 8080) == Some("not_reuseport"));
-    assert_eq!(status["services"], serde_json::json!([]));
+    assert_eq!((&status["services"][0]["balanced"], &status["services"][0]["backends"]), (&false.into(), &serde_json::json!([])));
     let text = in_words(&weir);
+    assert!(text.contains("1 listener, not balanced: not SO_REUSEPORT"), "{text}");
     assert!(text.contains("without SO_REUSEPORT: there is nothing to spread"), "{text}");
+    drop(weir);
+    // Without a defence there is nothing to count it for.
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some("[defence]\nsyn_defence = \"off\"\n"), &[]);
+    let status = eventually_status(&weir, |status| why(status, 8080) == Some("not_reuseport"));
+    assert_eq!(status["services"], serde_json::json!([]));
 }
 
 fn named_service_without_listener() {
