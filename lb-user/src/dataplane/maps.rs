@@ -10,8 +10,8 @@ use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_
 use lb_common::{
     FlowKey,
     abi::{
-        BackendCounters, BackendState, GroupKey, GroupRecord, PortBitmap, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord,
-        Settings, SocketTag, UdpFlow,
+        BackendCounters, BackendState, GroupKey, GroupRecord, PortBitmap, RestoreCounters, SelectorCounters, ServiceCounters, ServiceKey,
+        ServiceRecord, Settings, SocketTag, UdpFlow,
     },
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -48,13 +48,14 @@ pub struct Maps {
     pub(super) backend_counters: PerCpuArray<MapData, Plain<BackendCounters>>,
     pub(super) service_counters: PerCpuArray<MapData, Plain<ServiceCounters>>,
     pub(super) selector_counters: PerCpuArray<MapData, Plain<SelectorCounters>>,
+    pub(super) restore_counters: PerCpuArray<MapData, Plain<RestoreCounters>>,
     udp_flows: HashMap<MapData, Plain<FlowKey>, Plain<UdpFlow>>,
     pub(super) socket_tags: SkStorage<MapData, Plain<SocketTag>>,
     service_capacity: u64,
 }
 
 /// The names of the maps that are pinned: all of them.
-pub(super) const NAMES: [&str; 14] = [
+pub(super) const NAMES: [&str; 15] = [
     "SETTINGS",
     "PORTS",
     "SERVICES",
@@ -65,6 +66,7 @@ pub(super) const NAMES: [&str; 14] = [
     "BACKEND_COUNTERS",
     "SERVICE_COUNTERS",
     "SELECTOR_COUNTERS",
+    "RESTORE_COUNTERS",
     "UDP_FLOWS",
     "UDP_BUDGET",
     "SOCKET_TAGS",
@@ -87,6 +89,7 @@ impl Maps {
             backend_counters: open(at("BACKEND_COUNTERS"))?,
             service_counters: open(at("SERVICE_COUNTERS"))?,
             selector_counters: open(at("SELECTOR_COUNTERS"))?,
+            restore_counters: open(at("RESTORE_COUNTERS"))?,
             udp_flows: open(at("UDP_FLOWS"))?,
             socket_tags: open(at("SOCKET_TAGS"))?,
             service_capacity: open_data(at("SERVICES"))?.info().map_err(Error::map("SERVICES"))?.max_entries().into(),

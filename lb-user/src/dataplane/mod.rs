@@ -3,10 +3,12 @@
 //! [`Dataplane::open`] makes the maps or adopts the pinned ones, and loads the programs without attaching them. The daemon then fills the
 //! maps, and only when they are true attaches: the XDP program to its interfaces, the selector to each group.
 
+mod attach;
 mod btf;
 mod counters;
 mod error;
 mod events;
+mod kfunc;
 mod load;
 mod maps;
 mod pins;
@@ -14,10 +16,11 @@ pub mod probe;
 mod sockets;
 mod sys;
 
+pub use attach::Attached;
 pub use counters::{BackendTotals, ServiceTotals};
 pub use error::{Error, Occupant};
 pub use events::{Events, KernelLog};
-pub use load::{Attached, Dataplane, Options, Programs, boot_time};
+pub use load::{Dataplane, Options, Programs, boot_time};
 pub use maps::Maps;
 pub use pins::{Pins, SOCKETS};
 pub use sys::XdpMode;

@@ -36,6 +36,7 @@ enum Command {
 enum AttachType {
     TraceIter = 28,
     Xdp = 37,
+    TcxIngress = 46,
 }
 
 /// How an XDP program is attached (`XDP_FLAGS_*`, include/uapi/linux/if_link.h).
@@ -190,6 +191,22 @@ pub fn link_xdp(program: impl AsFd, interface: u32, mode: XdpMode) -> io::Result
         target: interface,
         attach_type: AttachType::Xdp as u32,
         flags,
+        iter_info: 0,
+        iter_info_len: 0,
+        padding: 0,
+    };
+    bpf(Command::LinkCreate, &attributes).map(descriptor)
+}
+
+/// Attaches a tc program by a link to what comes in by an interface, before all others there: one of those may keep a packet to itself.
+pub fn link_tcx(program: impl AsFd, interface: u32) -> io::Result<OwnedFd> {
+    /// `BPF_F_BEFORE`, relative to nothing.
+    const FIRST: u32 = 1 << 3;
+    let attributes = LinkCreateAttributes {
+        program: number(program),
+        target: interface,
+        attach_type: AttachType::TcxIngress as u32,
+        flags: FIRST,
         iter_info: 0,
         iter_info_len: 0,
         padding: 0,
