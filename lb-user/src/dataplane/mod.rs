@@ -14,7 +14,9 @@ mod maps;
 mod pins;
 pub mod probe;
 mod sockets;
+mod survival;
 mod sys;
+mod window;
 
 pub use attach::Attached;
 pub use counters::{BackendTotals, ServiceTotals};
@@ -23,7 +25,9 @@ pub use events::{Events, KernelLog};
 pub use load::{Dataplane, Options, Programs, boot_time};
 pub use maps::Maps;
 pub use pins::{Pins, SOCKETS};
+pub use survival::{Survival, Survivals};
 pub use sys::XdpMode;
+pub use window::{WindowFacts, probe_window};
 
 /// The object with all programs and maps, as the build script made it; empty if there was no toolchain to build it with.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir.o"));

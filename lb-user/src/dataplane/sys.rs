@@ -23,6 +23,7 @@ enum Command {
     MapDeleteElem = 3,
     ObjPin = 6,
     ObjGet = 7,
+    ProgTestRun = 10,
     RawTracepointOpen = 17,
     MapUpdateBatch = 26,
     LinkCreate = 28,
@@ -233,6 +234,75 @@ pub fn detach_link(link: impl AsFd) -> io::Result<()> {
     bpf(Command::LinkDetach, &number(link)).map(drop)
 }
 
+/// `struct xdp_md`: where the frame begins in what is handed over, and where it comes in.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct XdpContext {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct TestRunAttributes {
+    program: u32,
+    verdict: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    padding: u32,
+}
+
+/// Lets a frame with metadata before it come in by an interface of the calling thread's namespace, as if its driver had run this XDP
+/// program on it (Linux 5.18). When it returns, the stack has the frame.
+pub fn receive(program: impl AsFd, metadata: &[u8], frame: &[u8], interface: u32) -> io::Result<()> {
+    /// `BPF_F_TEST_XDP_LIVE_FRAMES`
+    const LIVE: u32 = 1 << 1;
+    let bytes = [metadata, frame].concat();
+    let size = |length: usize| u32::try_from(length).map_err(io::Error::other);
+    let context = XdpContext {
+        data: size(metadata.len())?,
+        data_end: size(bytes.len())?,
+        data_meta: 0,
+        ingress_ifindex: interface,
+        rx_queue_index: 0,
+        egress_ifindex: 0,
+    };
+    let attributes = TestRunAttributes {
+        program: number(program),
+        verdict: 0,
+        size_in: size(bytes.len())?,
+        size_out: 0,
+        data_in: address(bytes.as_ptr()),
+        data_out: 0,
+        repeat: 1,
+        duration: 0,
+        context_size_in: size(size_of::<XdpContext>())?,
+        context_size_out: 0,
+        context_in: address(&raw const context),
+        context_out: 0,
+        flags: LIVE,
+        cpu: 0,
+        batch_size: 1,
+        padding: 0,
+    };
+    bpf(Command::ProgTestRun, &attributes).map(drop)
+}
+
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct RawTracepointAttributes {
@@ -302,19 +372,34 @@ pub fn open_pin(path: &Path) -> io::Result<Option<OwnedFd>> {
 
 /// Gives the SO_REUSEPORT group of a socket the program that selects among its sockets, in place of the one it has, atomically.
 pub fn attach_selector(socket: impl AsFd, program: impl AsFd) -> io::Result<()> {
-    set_socket_option(socket, libc::SO_ATTACH_REUSEPORT_EBPF, number(program))
+    set_socket_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, number(program))
 }
 
 /// Leaves the SO_REUSEPORT group of a socket to the kernel's own hash. That it had no program is no error.
 pub fn detach_selector(socket: impl AsFd) -> io::Result<()> {
-    match set_socket_option(socket, libc::SO_DETACH_REUSEPORT_BPF, 0) {
+    match set_socket_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, 0) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-fn set_socket_option(socket: impl AsFd, option: i32, value: u32) -> io::Result<()> {
+/// Sets a socket option whose value has 32 bits.
+pub fn set_socket_option(socket: impl AsFd, level: i32, option: i32, value: u32) -> io::Result<()> {
     // SAFETY: the option's value is the 4 bytes at `value`, which live until the call returns.
-    let result = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), 4) };
+    let result = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const value).cast(), 4) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many bytes of `struct tcp_info` are asked for: up to `tcpi_rcv_wnd`.
+pub const TCP_INFORMATION: usize = 236;
+
+/// What the kernel tells of a TCP connection: the start of `struct tcp_info` (include/uapi/linux/tcp.h), zeros where it tells less.
+pub fn tcp_information(socket: impl AsFd) -> io::Result<[u8; TCP_INFORMATION]> {
+    let mut information = [0; TCP_INFORMATION];
+    let mut length = libc::socklen_t::try_from(TCP_INFORMATION).map_err(io::Error::other)?;
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes to the array, and how many to `length`; both live until the call returns.
+    let result =
+        unsafe { libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, information.as_mut_ptr().cast(), &raw mut length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(information) }
 }
