@@ -10,8 +10,8 @@ use aya_ebpf::{
 use lb_common::{
     FlowKey,
     abi::{
-        BackendCounters, BackendState, Event, GroupKey, GroupRecord, MAX_SERVICES, PortBitmap, RestoreCounters, SOCKET_SLOTS, SelectorCounters,
-        ServiceCounters, ServiceKey, ServiceRecord, Settings, SocketTag, UdpFlow,
+        BackendCounters, BackendState, Event, GroupKey, GroupRecord, MAX_SERVICES, PortBitmap, RestoreCounters, SOCKET_SLOTS,
+        SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord, Settings, SocketTag, UdpFlow,
     },
     limiter::Bucket,
 };

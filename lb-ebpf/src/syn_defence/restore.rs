@@ -44,8 +44,7 @@ fn attributes(ctx: &TcContext) -> Option<RequestAttributes> {
     // SAFETY: the kernel keeps the bytes between the two in place until the packet's buffer is changed, which happens after this.
     let metadata = unsafe { Window::new(load::<{ offset_of!(__sk_buff, data_meta) }>(ctx), load::<{ offset_of!(__sk_buff, data) }>(ctx)) };
     let header = metadata.header::<LENGTH>(0)?;
-    let words =
-        [header.word::<0>(), header.word::<4>(), header.word::<8>(), header.word::<12>(), header.word::<16>(), header.word::<20>()];
+    let words = [header.word::<0>(), header.word::<4>(), header.word::<8>(), header.word::<12>(), header.word::<16>(), header.word::<20>()];
     RestoreRequest::attributes_of(words)
 }
 

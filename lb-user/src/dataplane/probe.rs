@@ -102,9 +102,7 @@ pub fn probe(feature: Feature, types: Option<&Types>) -> Support {
         Feature::RawCheckSyncookie => {
             helpers(&[BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv4, BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv6])
         }
-        Feature::AssignRequest => {
-            named("bpf_sk_assign_tcp_reqsk", Kind::Function).map_or_else(missing, |id| load(&Load::assigning(id)))
-        }
+        Feature::AssignRequest => named("bpf_sk_assign_tcp_reqsk", Kind::Function).map_or_else(missing, |id| load(&Load::assigning(id))),
     }
 }
 

@@ -35,8 +35,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// The port that the ACK comes from.
 const FROM_PORT: u16 = 40_404;
 /// An address of the range for benchmarks (RFC 2544), for an interface in whose subnet there is no other.
-const FAR: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1))];
+const FAR: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1))];
 
 /// What became of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
