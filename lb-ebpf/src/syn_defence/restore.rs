@@ -50,6 +50,8 @@ fn attributes(ctx: &TcContext) -> Option<RequestAttributes> {
 
 #[inline(always)]
 fn assign(ctx: &TcContext, mut attributes: RequestAttributes) -> Restored {
+    #[expect(clippy::cast_possible_truncation, reason = "20")]
+    const LENGTH: u32 = size_of::<RequestAttributes>() as u32;
     let Some(flow) = flow(ctx) else { return Restored::Unreadable };
     let Some(socket) = Held::tcp(ctx.as_ptr(), &flow) else { return Restored::NoListener };
     if socket.state() != LISTEN {
@@ -60,8 +62,6 @@ fn assign(ctx: &TcContext, mut attributes: RequestAttributes) -> Restored {
     if listener.is_null() {
         return Restored::NoListener;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "20")]
-    const LENGTH: u32 = size_of::<RequestAttributes>() as u32;
     // SAFETY: the socket is held and the attributes are ours; the kernel copies them.
     let failed = unsafe { bpf_sk_assign_tcp_reqsk(ctx.skb.skb, listener, &raw mut attributes, LENGTH) };
     if failed == 0 { Restored::Restored } else { Restored::Refused }

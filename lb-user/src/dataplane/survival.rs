@@ -28,7 +28,7 @@ use super::{
     probe::syscall::{self, Load},
     sys,
 };
-use crate::network::Interface;
+use crate::network::{Interface, sysctl};
 
 /// How long the connection may take: the stack has the ACK when the frame is handed over, and only a queue to another CPU is in between.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -84,6 +84,9 @@ impl Dataplane {
         let unclear = |why: &str| Ok(Survival::Unclear(why.to_owned()));
         if !self.pins.tc_link(interface.index).exists() {
             return unclear("the program `restore_request` is not attached");
+        }
+        if sysctl("net.ipv4.tcp_syncookies").is_some_and(|value| value == "0") {
+            return unclear("net.ipv4.tcp_syncookies is 0: the kernel makes no connection from any cookie");
         }
         let Some(mac) = interface.mac.filter(|mac| *mac != 0) else { return unclear("the interface has no MAC address") };
         let neighbour = neighbour(own, all);
@@ -158,6 +161,7 @@ fn bits(address: IpAddr) -> u128 {
 
 /// A frame with a bare ACK.
 fn acknowledgement(mac: u64, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    const TCP_LENGTH: u8 = 20;
     const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0, 0];
     let sum = |bytes: &[u8], start: Sum| start.add_bytes(bytes).checksum().to_be_bytes();
     let segment = |pseudo_header: Sum| {
@@ -172,7 +176,6 @@ fn acknowledgement(mac: u64, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
         segment[16..18].copy_from_slice(&checksum);
         segment
     };
-    const TCP_LENGTH: u8 = 20;
     let packet = match (from.ip(), to.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let (source, destination) = (source.octets(), destination.octets());

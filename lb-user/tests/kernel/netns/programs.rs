@@ -47,13 +47,13 @@ pub fn link_xdp(program: &OwnedFd, interface: &str, native: bool) -> OwnedFd {
 
 /// Puts a program in the place of the one that a pinned link holds.
 pub fn replace(pin: &Path, program: &OwnedFd) {
-    let path = CString::new(pin.as_os_str().as_bytes()).expect("a path");
     #[repr(C)]
     struct Get {
         path: u64,
         descriptor: u32,
         flags: u32,
     }
+    let path = CString::new(pin.as_os_str().as_bytes()).expect("a path");
     let link = made(OBJ_GET, &Get { path: path.as_ptr().expose_provenance() as u64, descriptor: 0, flags: 0 });
     let result = call(LINK_UPDATE, &[number(&link), number(program), 0, 0]);
     assert_eq!(result, 0, "replace the program of {}: {}", pin.display(), io::Error::last_os_error());

@@ -210,7 +210,7 @@ fn what_cannot_be_restored_is_counted() {
     let pin = plane.dataplane.pins.xdp_link(plane.index);
     let to = SocketAddr::new(pair.server_v4[0], PORT);
     let stranger = stranger(&pair, false);
-    let send = |port: u16| send_frame(&pair.client, Pair::CLIENT_DEVICE, &ack(&pair, SocketAddr::new(stranger, port), to));
+    let come = |port: u16| send_frame(&pair.client, Pair::CLIENT_DEVICE, &ack(&pair, SocketAddr::new(stranger, port), to));
     let expect = |expected: [u64; 5]| {
         eventually(PATIENCE, || {
             let counted = Restored::ALL.map(|outcome| plane.restored(outcome));
@@ -219,20 +219,20 @@ fn what_cannot_be_restored_is_counted() {
     };
     let capture = Capture::start(&pair.client, Pair::CLIENT_DEVICE, &format!("tcp and src port {PORT}"));
     programs::replace(&pin, &stamping(false, ATTRIBUTES));
-    send(1);
+    come(1);
     expect([0, 0, 1, 0, 0]);
     let listener = pair.server.run(|| TcpListener::bind(to).expect("listen"));
-    send(2);
+    come(2);
     let _connection = accept(&listener);
     expect([1, 0, 1, 0, 0]);
-    send(2);
+    come(2);
     expect([1, 1, 1, 0, 0]);
     programs::replace(&pin, &stamping(false, RequestAttributes { maximum_segment_size: 535, ..ATTRIBUTES }));
-    send(3);
+    come(3);
     expect([1, 1, 1, 1, 0]);
-    // Other programs' metadata is none of ours.
+    // Without metadata it is an ACK like any other.
     programs::replace(&pin, &programs::xdp());
-    send(4);
+    come(4);
     let sent = capture.finish();
     let resets: Vec<u16> =
         sent.iter().filter(|frame| frame[47] & RST != 0).map(|frame| u16::from_be_bytes([frame[36], frame[37]])).collect();
