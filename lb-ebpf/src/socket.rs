@@ -105,10 +105,10 @@ impl Held {
     #[inline(always)]
     pub fn tcp(ctx: *mut c_void, flow: &FlowKey) -> Option<Self> {
         let (mut tuple, length) = flow.socket_tuple();
-        // One call with a length that is one of two numbers: the verifier takes no length that it cannot bound.
+        let here = i64::from(BPF_F_CURRENT_NETNS).cast_unsigned();
         #[expect(clippy::cast_possible_truncation, reason = "12 or 36")]
         // SAFETY: the context is the kernel's, and the tuple is ours and longer than is said.
-        let sk = unsafe { bpf_skc_lookup_tcp(ctx, tuple.as_mut_ptr().cast(), length as u32, BPF_F_CURRENT_NETNS as u64, 0) };
+        let sk = unsafe { bpf_skc_lookup_tcp(ctx, tuple.as_mut_ptr().cast(), length as u32, here, 0) };
         (!sk.is_null()).then(|| Self(Socket(sk)))
     }
 }

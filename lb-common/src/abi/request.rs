@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_request_is_told_by_its_first_word() {
-        let attributes = RequestAttributes { received_timestamp: 7, maximum_segment_size: 1460, has_ecn: 1, ..RequestAttributes::default() };
+        let attributes =
+            RequestAttributes { received_timestamp: 7, maximum_segment_size: 1460, has_ecn: 1, ..RequestAttributes::default() };
         let mut words: [u32; 6] = zerocopy::transmute!(RestoreRequest::new(attributes));
         assert_eq!(RestoreRequest::attributes_of(words), Some(attributes));
         words[0] ^= 1;

@@ -87,8 +87,6 @@ pub struct GroupRecord {
 
 /// The flags of a service, the same in [`ServiceRecord`] and [`GroupRecord`].
 pub mod service_flags {
-    /// The service is counted and defended, and the kernel alone chooses its socket: it has no table.
-    pub const UNBALANCED: u32 = 2;
     /// The entry's interface is a loopback device, where this host's own addresses are real sources.
     pub const LOOPBACK: u32 = 4;
     /// QUIC: a short-header packet of an unknown flow follows its connection ID.

@@ -44,13 +44,14 @@ fn attributes(ctx: &TcContext) -> Option<RequestAttributes> {
     // SAFETY: the kernel keeps the bytes between the two in place until the packet's buffer is changed, which happens after this.
     let metadata = unsafe { Window::new(load::<{ offset_of!(__sk_buff, data_meta) }>(ctx), load::<{ offset_of!(__sk_buff, data) }>(ctx)) };
     let header = metadata.header::<LENGTH>(0)?;
-    let words =
-        [header.word::<0>(), header.word::<4>(), header.word::<8>(), header.word::<12>(), header.word::<16>(), header.word::<20>()];
+    let words = [header.word::<0>(), header.word::<4>(), header.word::<8>(), header.word::<12>(), header.word::<16>(), header.word::<20>()];
     RestoreRequest::attributes_of(words)
 }
 
 #[inline(always)]
 fn assign(ctx: &TcContext, mut attributes: RequestAttributes) -> Restored {
+    #[expect(clippy::cast_possible_truncation, reason = "20")]
+    const LENGTH: u32 = size_of::<RequestAttributes>() as u32;
     let Some(flow) = flow(ctx) else { return Restored::Unreadable };
     let Some(socket) = Held::tcp(ctx.as_ptr(), &flow) else { return Restored::NoListener };
     if socket.state() != LISTEN {
@@ -61,8 +62,6 @@ fn assign(ctx: &TcContext, mut attributes: RequestAttributes) -> Restored {
     if listener.is_null() {
         return Restored::NoListener;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "20")]
-    const LENGTH: u32 = size_of::<RequestAttributes>() as u32;
     // SAFETY: the socket is held and the attributes are ours; the kernel copies them.
     let failed = unsafe { bpf_sk_assign_tcp_reqsk(ctx.skb.skb, listener, &raw mut attributes, LENGTH) };
     if failed == 0 { Restored::Restored } else { Restored::Refused }

@@ -2,7 +2,7 @@
 
 use lb_common::{
     Reason,
-    abi::{BackendCounters, Counter, SelectionMiss},
+    abi::{BackendCounters, Counter, Restored, SelectionMiss},
 };
 
 use super::{
@@ -56,6 +56,18 @@ impl Maps {
         let mut totals = [0; SelectionMiss::ALL.len()];
         for Plain(of_cpu) in values.iter() {
             for (total, count) in totals.iter_mut().zip(of_cpu.missed) {
+                *total += count;
+            }
+        }
+        Ok(totals)
+    }
+
+    /// What became of the ACKs of cookies, indexed by [`Restored`].
+    pub fn restored(&self) -> Result<[u64; Restored::ALL.len()], Error> {
+        let values = self.restore_counters.get(&0, 0).map_err(Error::map("RESTORE_COUNTERS"))?;
+        let mut totals = [0; Restored::ALL.len()];
+        for Plain(of_cpu) in values.iter() {
+            for (total, count) in totals.iter_mut().zip(of_cpu.by_outcome) {
                 *total += count;
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key};
 use lb_common::{
     Address,
-    abi::{DefencePolicy, KnownFlow, LiveState, PrefixBucket, PrefixKey, RestoreCounters},
+    abi::{DefencePolicy, KnownFlow, LiveState, PrefixBucket, PrefixKey},
     flood::FloodState,
 };
 
@@ -24,7 +24,6 @@ pub struct DefenceMaps {
     live: Array<MapData, Plain<LiveState>>,
     prefixes: LpmTrie<MapData, Plain<PrefixKey>, u32>,
     addresses: HashMap<MapData, Plain<Address>, u32>,
-    restored: PerCpuArray<MapData, Plain<RestoreCounters>>,
     known_flows: u32,
     prefix_buckets: u32,
 }
@@ -38,7 +37,6 @@ impl DefenceMaps {
             live: open(at("LIVE"))?,
             prefixes: open(at("PREFIXES"))?,
             addresses: open(at("ADDRESSES"))?,
-            restored: open(at("RESTORE_COUNTERS"))?,
             known_flows: open::<PerCpuArray<MapData, Plain<KnownFlow>>>(at("KNOWN_FLOWS"))?.len(),
             prefix_buckets: open::<PerCpuArray<MapData, Plain<PrefixBucket>>>(at("PREFIX_BUCKETS"))?.len(),
         })
@@ -99,18 +97,6 @@ impl DefenceMaps {
             self.addresses.insert(Plain(*address), 1, 0).map_err(Error::map("ADDRESSES"))?;
         }
         Ok(())
-    }
-
-    /// What became of cookie ACKs in the stack, indexed by `lb_common::abi::Restored`.
-    pub fn restored(&self) -> Result<RestoreCounters, Error> {
-        let values = self.restored.get(&0, 0).map_err(Error::map("RESTORE_COUNTERS"))?;
-        let mut sum = RestoreCounters::default();
-        for Plain(counters) in values.iter() {
-            for (total, count) in sum.by_outcome.iter_mut().zip(counters.by_outcome) {
-                *total += count;
-            }
-        }
-        Ok(sum)
     }
 }
 

@@ -1,6 +1,9 @@
-//! Loading the object, and attaching what it holds.
+//! Loading the object, and what goes with it once for all interfaces.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -18,11 +21,12 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::{
     Error, Events, KernelLog, OBJECT,
     btf::Types,
+    kfunc::Image,
     maps::{Maps, NAMES},
     pins::Pins,
-    sys::{self, XdpMode},
+    sys,
 };
-use crate::config::{Limits, Mode};
+use crate::config::Limits;
 
 /// What the data plane is made with.
 #[derive(Debug, Clone)]
@@ -39,6 +43,8 @@ pub struct Programs {
     pub(super) ingress: OwnedFd,
     /// The selector.
     pub(super) selector: OwnedFd,
+    /// The tc program, if the kernel takes it.
+    pub(super) restore: Option<OwnedFd>,
     /// The tracepoint program, if the kernel takes it.
     pub(super) socket_state: Option<OwnedFd>,
     /// The iterator, if the kernel takes it.
@@ -47,15 +53,6 @@ pub struct Programs {
     pub facts: Vec<(String, u32, u32)>,
     /// The IDs of selectors that are Weir's: this one and the one that it replaces.
     pub(super) own_selectors: Vec<u32>,
-}
-
-/// How an interface was attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attached {
-    /// For the first time, in this mode.
-    New(XdpMode),
-    /// The link was there; its program was replaced, or was this one already.
-    Adopted,
 }
 
 /// The data plane of one instance.
@@ -68,6 +65,8 @@ pub struct Dataplane {
     pub programs: Programs,
     /// What the kernel lacks, a sentence each with its effect.
     pub lacking: Vec<String>,
+    /// Interfaces that the tc program could not be attached to.
+    pub(super) without_restore: BTreeSet<u32>,
     /// Whether nothing was pinned before: then a start that fails leaves nothing.
     pub is_new: bool,
     /// Whether maps of another version are still to be removed.
@@ -95,16 +94,21 @@ impl Dataplane {
         pins.create()?;
         let old_versions: Vec<u32> = pins.versions().into_iter().filter(|version| *version != ABI_VERSION).collect();
         let mut lacking = Vec::new();
-        let offsets = offsets().map_err(|error| lack(&mut lacking, &error, OTHERS_UNNOTICED)).unwrap_or_default();
-        let mut ebpf = load_object(&pins, options, &offsets)?;
+        let types = Types::of_kernel().map_err(|error| format!("cannot read the kernel's type information ({error})"));
+        let types = types.as_ref().map_err(String::as_str);
+        let offsets = offsets(types).map_err(|error| lack(&mut lacking, &error, OTHERS_UNNOTICED)).unwrap_or_default();
+        let image = Image::with_kernel_functions(OBJECT, types).map_err(|error| lack(&mut lacking, &error, KERNEL_COOKIES)).ok();
+        let mut ebpf = load_object(image.as_ref().map_or(OBJECT, Image::bytes), &pins, options, &offsets)?;
         let mut maps = Maps::pinned(&pins, ABI_VERSION)?;
         settle(&mut maps, &pins, options, &old_versions)?;
-        let programs = load_programs(&mut ebpf, &pins, !offsets.is_empty(), &mut lacking)?;
+        let able = Able { offsets: !offsets.is_empty(), kernel_functions: image.is_some() };
+        let programs = load_programs(&mut ebpf, &pins, able, &mut lacking)?;
         let events = MapData::from_pin(pins.map("EVENTS")).and_then(Map::from_map_data).and_then(RingBuf::try_from);
         let events = events.map_err(Error::map("EVENTS"))?;
         let log =
             log_level().and_then(|_| EbpfLogger::init(&mut ebpf).map_err(|error| tracing::debug!("no log of the programs: {error}")).ok());
-        Ok(Self { pins, maps, programs, lacking, is_new, old_versions, events: Some(events), log })
+        let without_restore = BTreeSet::new();
+        Ok(Self { pins, maps, programs, lacking, without_restore, is_new, old_versions, events: Some(events), log })
     }
 
     /// The listener events; the first caller gets them, inside a tokio runtime.
@@ -117,55 +121,6 @@ impl Dataplane {
     pub fn take_log(&mut self) -> Option<KernelLog> {
         let log = self.log.take()?;
         KernelLog::new(log).map_err(|error| tracing::debug!("no log of the programs: {error}")).ok()
-    }
-
-    /// Attaches the XDP program to an interface, or replaces the one that its pinned link holds.
-    pub fn attach(&mut self, interface: u32, name: &str, mode: Mode) -> Result<Attached, Error> {
-        let path = self.pins.xdp_link(interface);
-        let pin_error = |source| Error::Pins { path: path.clone(), source };
-        if let Some(link) = sys::open_pin(&path).map_err(pin_error)? {
-            match sys::update_link(&link, &self.programs.ingress) {
-                Ok(()) => return Ok(Attached::Adopted),
-                // The interface that the link was for is gone, and another has its index: ENOLINK.
-                Err(_) => std::fs::remove_file(&path).map_err(pin_error)?,
-            }
-        }
-        let (link, mode) = self.link(interface, name, mode)?;
-        sys::pin(&link, &path).map_err(pin_error)?;
-        Ok(Attached::New(mode))
-    }
-
-    fn link(&self, interface: u32, name: &str, mode: Mode) -> Result<(OwnedFd, XdpMode), Error> {
-        let try_mode = |mode| sys::link_xdp(&self.programs.ingress, interface, mode).map(|link| (link, mode));
-        let occupied = |source: std::io::Error| match source.raw_os_error() {
-            Some(libc::EBUSY | libc::EEXIST) => Error::Occupied { interface: name.to_owned(), occupant: None },
-            _ => Error::call(format!("attach to {name}"))(source),
-        };
-        if mode == Mode::Generic {
-            return try_mode(XdpMode::Generic).map_err(occupied);
-        }
-        match try_mode(XdpMode::Native) {
-            Ok(done) => Ok(done),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => Err(occupied(error)),
-            Err(source) if mode == Mode::Native => Err(Error::NotNative { interface: name.to_owned(), source }),
-            Err(_) => try_mode(XdpMode::Generic).map_err(occupied),
-        }
-    }
-
-    /// Takes the XDP program off the interfaces that are not in the list.
-    pub fn detach_others(&mut self, interfaces: &[u32]) -> Result<(), Error> {
-        let mut others = self.pins.linked_interfaces().into_iter().filter(|linked| !interfaces.contains(linked));
-        others.try_for_each(|interface| self.detach(interface))
-    }
-
-    /// Takes the XDP program off an interface that has it by its pinned link.
-    pub fn detach(&mut self, interface: u32) -> Result<(), Error> {
-        let path = self.pins.xdp_link(interface);
-        if let Ok(Some(link)) = sys::open_pin(&path) {
-            // The link of an interface that is gone cannot be detached, and need not be.
-            let _ = sys::detach_link(&link);
-        }
-        std::fs::remove_file(&path).map_err(|source| Error::Pins { path, source })
     }
 
     /// Attaches the tracepoint program in place of the one that is pinned.
@@ -200,18 +155,21 @@ impl Dataplane {
     }
 }
 
+/// What is lost without the tc program.
+pub(super) const KERNEL_COOKIES: &str =
+    "the SYN defence uses the kernel's own cookies, and connections made in a flood have fewer TCP options";
 /// What is lost without the iterator over sockets.
 const OTHERS_UNNOTICED: &str = "a group that another program steers is not noticed";
 
 /// Notes what is lost and why, once for each loss.
-fn lack(lacking: &mut Vec<String>, why: &dyn std::fmt::Display, effect: &str) {
+pub(super) fn lack(lacking: &mut Vec<String>, why: &dyn std::fmt::Display, effect: &str) {
     if !lacking.iter().any(|sentence| sentence.ends_with(effect)) {
         lacking.push(format!("{why}: {effect}"));
     }
 }
 
 /// Parses the object and makes its maps, or opens those that are pinned.
-fn load_object(pins: &Pins, options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, Error> {
+fn load_object(object: &[u8], pins: &Pins, options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, Error> {
     let paths: Vec<_> = NAMES.iter().map(|name| (*name, pins.map(name))).collect();
     let mut loader = EbpfLoader::new();
     for (name, path) in &paths {
@@ -223,12 +181,14 @@ fn load_object(pins: &Pins, options: &Options, offsets: &[(&'static str, u32)]) 
     }
     loader.map_max_entries("BACKEND_COUNTERS", limits.backends);
     loader.map_max_entries("UDP_FLOWS", limits.udp_flows);
+    loader.map_max_entries("KNOWN_FLOWS", limits.known_flows);
+    loader.map_max_entries("PREFIX_BUCKETS", limits.prefix_buckets);
     for (name, offset) in offsets {
         loader.override_global(name, offset, true);
     }
     let level = log_level().map_or(0, |level| level as u8);
     loader.override_global(aya_log::LEVEL, &level, true);
-    loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))
+    loader.load(object).map_err(|error| Error::Load(Box::new(error)))
 }
 
 /// The level that the programs log at; none where tracing would drop it: the verifier then takes the logging out of the programs.
@@ -237,8 +197,8 @@ fn log_level() -> Option<aya_log::Level> {
 }
 
 /// The values of the object's `OFFSET_*`.
-fn offsets() -> Result<Vec<(&'static str, u32)>, String> {
-    let types = Types::of_kernel().map_err(|error| format!("cannot read the kernel's type information ({error})"))?;
+fn offsets(types: Result<&Types, &str>) -> Result<Vec<(&'static str, u32)>, String> {
+    let types = types?;
     [
         ("OFFSET_SOCKET_SK", "socket", "sk"),
         ("OFFSET_SK_COOKIE", "sock_common", "skc_cookie"),
@@ -262,10 +222,8 @@ fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32])
         settings = Settings { abi_version: ABI_VERSION, attached_at: boot_time(), tag_key: random_tag_key()?, ..Settings::new_zeroed() };
         // Flows keep their backends when the version changes: the key and the UDP flows go with them.
         if let Some(old) = old_versions.last() {
-            let old = Maps::pinned(pins, *old)?;
-            let before = old.settings()?;
+            let before = maps.inherit(pins, *old)?;
             (settings.flow_hash_key, settings.attached_at) = (before.flow_hash_key, before.attached_at);
-            maps.copy_udp_flows(&old);
         } else {
             let mut key = [0; 16];
             getrandom::fill(&mut key).map_err(|error| Error::call("get random numbers")(std::io::Error::other(error)))?;
@@ -301,7 +259,16 @@ pub fn boot_time() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
-fn load_programs(ebpf: &mut Ebpf, pins: &Pins, has_offsets: bool, lacking: &mut Vec<String>) -> Result<Programs, Error> {
+/// What the object has been given of what only the running kernel knows.
+#[derive(Debug, Clone, Copy)]
+struct Able {
+    /// Where it keeps what the iterator reads.
+    offsets: bool,
+    /// Which functions of its own the tc program calls.
+    kernel_functions: bool,
+}
+
+fn load_programs(ebpf: &mut Ebpf, pins: &Pins, able: Able, lacking: &mut Vec<String>) -> Result<Programs, Error> {
     let mut facts = Vec::new();
     let ingress = load_program(ebpf, "ingress", None, &mut facts)?;
     let selector = load_program(ebpf, "select_socket", None, &mut facts)?;
@@ -316,13 +283,15 @@ fn load_programs(ebpf: &mut Ebpf, pins: &Pins, has_offsets: bool, lacking: &mut 
         }
     };
     let socket_state = optional("socket_state", "listeners are noticed by scan alone, and connections are not counted");
+    // The call in it is of no helper that any kernel has.
+    let restore = able.kernel_functions.then(|| optional("restore_request", KERNEL_COOKIES)).flatten();
     // Without the offsets it would read whatever lies elsewhere, and take it for facts.
-    let socket_facts = has_offsets.then(|| optional("socket_facts", OTHERS_UNNOTICED)).flatten();
+    let socket_facts = able.offsets.then(|| optional("socket_facts", OTHERS_UNNOTICED)).flatten();
     let mut own_selectors: Vec<u32> = facts.iter().filter(|(name, ..)| name == "select_socket").map(|(_, id, _)| *id).collect();
     if let Ok(before) = ProgramInfo::from_pin(pins.program("select_socket")) {
         own_selectors.push(before.id());
     }
-    Ok(Programs { ingress, selector, socket_state, socket_facts, facts, own_selectors })
+    Ok(Programs { ingress, selector, restore, socket_state, socket_facts, facts, own_selectors })
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &'static str, types: Option<&Btf>, facts: &mut Vec<(String, u32, u32)>) -> Result<OwnedFd, Error> {
@@ -333,6 +302,7 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str, types: Option<&Btf>, facts:
     match program {
         Program::Xdp(program) => program.load().map_err(fail)?,
         Program::SkReuseport(program) => program.load().map_err(fail)?,
+        Program::SchedClassifier(program) => program.load().map_err(fail)?,
         Program::BtfTracePoint(program) => program.load("inet_sock_set_state", types()?).map_err(fail)?,
         Program::Iter(program) => program.load("task_file", types()?).map_err(fail)?,
         _ => return Err(missing()),

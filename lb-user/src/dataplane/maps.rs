@@ -10,11 +10,11 @@ use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_
 use lb_common::{
     FlowKey,
     abi::{
-        BackendCounters, BackendState, GroupKey, GroupRecord, PortBitmap, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord,
-        Settings, SocketTag, UdpFlow,
+        BackendCounters, BackendState, GroupKey, GroupRecord, PortBitmap, RestoreCounters, SelectorCounters, ServiceCounters, ServiceKey,
+        ServiceRecord, Settings, SocketTag, UdpFlow,
     },
 };
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
 use super::{Error, SOCKETS, defence::DefenceMaps, pins::Pins, sys};
 
@@ -48,6 +48,7 @@ pub struct Maps {
     pub(super) backend_counters: PerCpuArray<MapData, Plain<BackendCounters>>,
     pub(super) service_counters: PerCpuArray<MapData, Plain<ServiceCounters>>,
     pub(super) selector_counters: PerCpuArray<MapData, Plain<SelectorCounters>>,
+    pub(super) restore_counters: PerCpuArray<MapData, Plain<RestoreCounters>>,
     udp_flows: HashMap<MapData, Plain<FlowKey>, Plain<UdpFlow>>,
     pub(super) socket_tags: SkStorage<MapData, Plain<SocketTag>>,
     service_capacity: u64,
@@ -56,7 +57,7 @@ pub struct Maps {
 }
 
 /// The names of the maps that are pinned: all of them.
-pub(super) const NAMES: [&str; 24] = [
+pub(super) const NAMES: [&str; 25] = [
     "SETTINGS",
     "PORTS",
     "SERVICES",
@@ -67,11 +68,11 @@ pub(super) const NAMES: [&str; 24] = [
     "BACKEND_COUNTERS",
     "SERVICE_COUNTERS",
     "SELECTOR_COUNTERS",
+    "RESTORE_COUNTERS",
     "UDP_FLOWS",
     "UDP_BUDGET",
     "SOCKET_TAGS",
     "EVENTS",
-    "RESTORE_COUNTERS",
     "DEFENCE",
     "FLOODS",
     "FLOOD_WINDOWS",
@@ -81,6 +82,7 @@ pub(super) const NAMES: [&str; 24] = [
     "PREFIXES",
     "BUDGETS",
     "ADDRESSES",
+    "SCRATCH",
 ];
 
 impl Maps {
@@ -99,6 +101,7 @@ impl Maps {
             backend_counters: open(at("BACKEND_COUNTERS"))?,
             service_counters: open(at("SERVICE_COUNTERS"))?,
             selector_counters: open(at("SELECTOR_COUNTERS"))?,
+            restore_counters: open(at("RESTORE_COUNTERS"))?,
             udp_flows: open(at("UDP_FLOWS"))?,
             socket_tags: open(at("SOCKET_TAGS"))?,
             defence: DefenceMaps::pinned(at)?,
@@ -219,12 +222,21 @@ impl Maps {
         self.udp_flows.keys().flatten().count() as u64
     }
 
-    /// Copies the UDP flows of another version's table. A flow whose entry cannot be copied is hashed anew.
-    pub fn copy_udp_flows(&mut self, other: &Self) {
-        for (key, flow) in other.udp_flows.iter().flatten() {
+    /// Takes over what a data plane of another version has that must not be lost: its settings as far as both have them, and its UDP
+    /// flows. A flow whose entry cannot be copied is hashed anew. Of the other maps' layouts nothing is known.
+    pub fn inherit(&mut self, pins: &Pins, version: u32) -> Result<Settings, Error> {
+        let data = open_data((pins, version, "SETTINGS"))?;
+        let mut value = vec![0; data.info().map_err(Error::map("SETTINGS"))?.value_size() as usize];
+        sys::lookup_bytes(data.fd(), 0, &mut value).map_err(Error::call("read the settings of another version"))?;
+        let mut settings = Settings::new_zeroed();
+        let both = value.len().min(size_of::<Settings>());
+        settings.as_mut_bytes()[..both].copy_from_slice(&value[..both]);
+        let flows: HashMap<MapData, Plain<FlowKey>, Plain<UdpFlow>> = open((pins, version, "UDP_FLOWS"))?;
+        for (key, flow) in flows.iter().flatten() {
             // The table being full is no reason to stop: the least recently used make room.
             let _ = self.udp_flows.insert(key, flow, 0);
         }
+        Ok(settings)
     }
 }
 

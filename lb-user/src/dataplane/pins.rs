@@ -1,7 +1,7 @@
 //! Where the data plane is pinned, so that it outlives the daemon.
 //!
 //! Below the instance's directory: `sockets` (the one map that every version shares), `abi-N/` (the maps of version N), `programs/`,
-//! `links/` (`xdp-IFINDEX`, `socket_state`).
+//! `links/` (`xdp-IFINDEX`, `tc-IFINDEX`, `socket_state`).
 
 use std::{
     fs, io,
@@ -80,16 +80,32 @@ impl Pins {
         self.instance.join("links").join(name)
     }
 
-    /// The pin of the link to an interface.
+    /// The pin of the XDP program's link to an interface.
     #[must_use]
     pub fn xdp_link(&self, interface: u32) -> PathBuf {
         self.link(&format!("xdp-{interface}"))
     }
 
-    /// The interfaces that have a link pinned.
+    /// The pin of the tc program's link to an interface.
+    #[must_use]
+    pub fn tc_link(&self, interface: u32) -> PathBuf {
+        self.link(&format!("tc-{interface}"))
+    }
+
+    /// The interfaces that have a link of the XDP program pinned.
     #[must_use]
     pub fn linked_interfaces(&self) -> Vec<u32> {
-        names(&self.instance.join("links")).iter().filter_map(|name| name.strip_prefix("xdp-")?.parse().ok()).collect()
+        self.linked("xdp-")
+    }
+
+    /// The interfaces that have a link of the tc program pinned.
+    #[must_use]
+    pub fn tc_interfaces(&self) -> Vec<u32> {
+        self.linked("tc-")
+    }
+
+    fn linked(&self, prefix: &str) -> Vec<u32> {
+        names(&self.instance.join("links")).iter().filter_map(|name| name.strip_prefix(prefix)?.parse().ok()).collect()
     }
 
     /// The versions whose maps are pinned, lowest first.

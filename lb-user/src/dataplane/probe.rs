@@ -1,7 +1,7 @@
 //! What this kernel's BPF side can do, found out by trying: tiny programs are loaded and maps made, and all are gone at once. Nothing is
 //! attached.
 
-mod syscall;
+pub(super) mod syscall;
 
 use std::{fs, io, path::Path, time::SystemTime};
 
@@ -41,7 +41,7 @@ pub enum Feature {
     RawGenSyncookie,
     /// `bpf_tcp_raw_check_syncookie_ipv4` and `_ipv6` in XDP (6.0).
     RawCheckSyncookie,
-    /// The kernel function `bpf_sk_assign_tcp_reqsk` (6.9).
+    /// The kernel function `bpf_sk_assign_tcp_reqsk`, called by a tc program (6.9).
     AssignRequest,
 }
 
@@ -102,7 +102,7 @@ pub fn probe(feature: Feature, types: Option<&Types>) -> Support {
         Feature::RawCheckSyncookie => {
             helpers(&[BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv4, BpfHelper::BPF_FUNC_tcp_raw_check_syncookie_ipv6])
         }
-        Feature::AssignRequest => named("bpf_sk_assign_tcp_reqsk", Kind::Function).map_or_else(missing, |_| Support::Yes),
+        Feature::AssignRequest => named("bpf_sk_assign_tcp_reqsk", Kind::Function).map_or_else(missing, |id| load(&Load::assigning(id))),
     }
 }
 

@@ -23,6 +23,7 @@ enum Command {
     MapDeleteElem = 3,
     ObjPin = 6,
     ObjGet = 7,
+    ProgTestRun = 10,
     RawTracepointOpen = 17,
     MapUpdateBatch = 26,
     LinkCreate = 28,
@@ -36,6 +37,7 @@ enum Command {
 enum AttachType {
     TraceIter = 28,
     Xdp = 37,
+    TcxIngress = 46,
 }
 
 /// How an XDP program is attached (`XDP_FLAGS_*`, include/uapi/linux/if_link.h).
@@ -158,6 +160,13 @@ pub fn lookup(map: impl AsFd, key: u32) -> io::Result<Option<u64>> {
     }
 }
 
+/// Reads the value of one element, which is as long as `value`.
+pub fn lookup_bytes(map: impl AsFd, key: u32, value: &mut [u8]) -> io::Result<()> {
+    let attributes =
+        ElementAttributes { map: number(map), padding: 0, key: address(&raw const key), value: address(value.as_mut_ptr()), flags: 0 };
+    bpf(Command::MapLookupElem, &attributes).map(drop)
+}
+
 /// Removes one element. That there was none is no error.
 pub fn delete(map: impl AsFd, key: u32) -> io::Result<()> {
     let attributes = ElementAttributes { map: number(map), padding: 0, key: address(&raw const key), value: 0, flags: 0 };
@@ -197,6 +206,22 @@ pub fn link_xdp(program: impl AsFd, interface: u32, mode: XdpMode) -> io::Result
     bpf(Command::LinkCreate, &attributes).map(descriptor)
 }
 
+/// Attaches a tc program by a link to what comes in by an interface, before all others there: one of those may keep a packet to itself.
+pub fn link_tcx(program: impl AsFd, interface: u32) -> io::Result<OwnedFd> {
+    /// `BPF_F_BEFORE`, relative to nothing.
+    const FIRST: u32 = 1 << 3;
+    let attributes = LinkCreateAttributes {
+        program: number(program),
+        target: interface,
+        attach_type: AttachType::TcxIngress as u32,
+        flags: FIRST,
+        iter_info: 0,
+        iter_info_len: 0,
+        padding: 0,
+    };
+    bpf(Command::LinkCreate, &attributes).map(descriptor)
+}
+
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct LinkUpdateAttributes {
@@ -214,6 +239,75 @@ pub fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
 /// Detaches a link, whoever else still holds it.
 pub fn detach_link(link: impl AsFd) -> io::Result<()> {
     bpf(Command::LinkDetach, &number(link)).map(drop)
+}
+
+/// `struct xdp_md`: where the frame begins in what is handed over, and where it comes in.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct XdpContext {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct TestRunAttributes {
+    program: u32,
+    verdict: u32,
+    size_in: u32,
+    size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    padding: u32,
+}
+
+/// Lets a frame with metadata before it come in by an interface of the calling thread's namespace, as if its driver had run this XDP
+/// program on it (Linux 5.18). When it returns, the stack has the frame.
+pub fn receive(program: impl AsFd, metadata: &[u8], frame: &[u8], interface: u32) -> io::Result<()> {
+    /// `BPF_F_TEST_XDP_LIVE_FRAMES`
+    const LIVE: u32 = 1 << 1;
+    let bytes = [metadata, frame].concat();
+    let size = |length: usize| u32::try_from(length).map_err(io::Error::other);
+    let context = XdpContext {
+        data: size(metadata.len())?,
+        data_end: size(bytes.len())?,
+        data_meta: 0,
+        ingress_ifindex: interface,
+        rx_queue_index: 0,
+        egress_ifindex: 0,
+    };
+    let attributes = TestRunAttributes {
+        program: number(program),
+        verdict: 0,
+        size_in: size(bytes.len())?,
+        size_out: 0,
+        data_in: address(bytes.as_ptr()),
+        data_out: 0,
+        repeat: 1,
+        duration: 0,
+        context_size_in: size(size_of::<XdpContext>())?,
+        context_size_out: 0,
+        context_in: address(&raw const context),
+        context_out: 0,
+        flags: LIVE,
+        cpu: 0,
+        batch_size: 1,
+        padding: 0,
+    };
+    bpf(Command::ProgTestRun, &attributes).map(drop)
 }
 
 #[derive(IntoBytes, Immutable)]
@@ -285,19 +379,34 @@ pub fn open_pin(path: &Path) -> io::Result<Option<OwnedFd>> {
 
 /// Gives the SO_REUSEPORT group of a socket the program that selects among its sockets, in place of the one it has, atomically.
 pub fn attach_selector(socket: impl AsFd, program: impl AsFd) -> io::Result<()> {
-    set_socket_option(socket, libc::SO_ATTACH_REUSEPORT_EBPF, number(program))
+    set_socket_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, number(program))
 }
 
 /// Leaves the SO_REUSEPORT group of a socket to the kernel's own hash. That it had no program is no error.
 pub fn detach_selector(socket: impl AsFd) -> io::Result<()> {
-    match set_socket_option(socket, libc::SO_DETACH_REUSEPORT_BPF, 0) {
+    match set_socket_option(socket, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, 0) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-fn set_socket_option(socket: impl AsFd, option: i32, value: u32) -> io::Result<()> {
+/// Sets a socket option whose value has 32 bits.
+pub fn set_socket_option(socket: impl AsFd, level: i32, option: i32, value: u32) -> io::Result<()> {
     // SAFETY: the option's value is the 4 bytes at `value`, which live until the call returns.
-    let result = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), 4) };
+    let result = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const value).cast(), 4) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many bytes of `struct tcp_info` are asked for: up to `tcpi_rcv_wnd`.
+pub const TCP_INFORMATION: usize = 236;
+
+/// What the kernel tells of a TCP connection: the start of `struct tcp_info` (include/uapi/linux/tcp.h), zeros where it tells less.
+pub fn tcp_information(socket: impl AsFd) -> io::Result<[u8; TCP_INFORMATION]> {
+    let mut information = [0; TCP_INFORMATION];
+    let mut length = libc::socklen_t::try_from(TCP_INFORMATION).map_err(io::Error::other)?;
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes to the array, and how many to `length`; both live until the call returns.
+    let result =
+        unsafe { libc::getsockopt(descriptor, libc::IPPROTO_TCP, libc::TCP_INFO, information.as_mut_ptr().cast(), &raw mut length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(information) }
 }

@@ -1,10 +1,11 @@
-//! The few calls of bpf(2) that aya has no safe form of: loading a program of two instructions, making a map for a map of maps, and
+//! The few calls of bpf(2) that aya has no safe form of: loading a program of a few instructions, making a map for a map of maps, and
 //! asking how long a program's machine code is.
 //!
 //! Layouts: `union bpf_attr` and `struct bpf_prog_info` in `include/uapi/linux/bpf.h`. A kernel that knows fewer fields accepts a longer
 //! attribute as long as what it does not know is zero.
 
 use std::{
+    borrow::Cow,
     ffi::CStr,
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -19,6 +20,7 @@ const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 const BPF_F_INNER_MAP: u32 = 1 << 12;
 
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_PROG_TYPE_SK_REUSEPORT: u32 = 21;
 const BPF_PROG_TYPE_TRACING: u32 = 26;
@@ -26,8 +28,14 @@ const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_XDP: u32 = 37;
 const BPF_SK_REUSEPORT_SELECT_OR_MIGRATE: u32 = 40;
 
-/// `r0 = 0; exit`, 8 bytes each, the same on either byte order: only the first byte is not zero.
-static RETURN_ZERO: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+/// Code, registers (source and destination), offset, immediate (Documentation/bpf/standardization/instruction-set.rst).
+type Instruction = [u8; 8];
+
+/// `r0 = 0; exit`: only the first byte is not zero.
+static RETURN_ZERO: [Instruction; 2] = [instruction(0xb7, 0, 0, 0), EXIT];
+/// `r0 = XDP_PASS; exit`.
+static PASS: [Instruction; 2] = [instruction(0xb7, 0, 0, 2), EXIT];
+const EXIT: Instruction = instruction(0x95, 0, 0, 0);
 static LICENSE: &CStr = c"GPL";
 
 /// Where a tracing program goes.
@@ -42,9 +50,10 @@ pub enum AttachType {
     Iterator = 28,
 }
 
-/// A program that returns 0.
-#[derive(Debug, Clone, Copy)]
+/// A program, of two instructions if nothing else is said.
+#[derive(Debug, Clone)]
 pub struct Load {
+    instructions: Cow<'static, [Instruction]>,
     program_type: u32,
     attach_type: u32,
     attach_to: u32,
@@ -54,19 +63,80 @@ pub struct Load {
 impl Load {
     /// An XDP program that copes with packets in fragments.
     pub const fn xdp_with_fragments() -> Self {
-        Self { program_type: BPF_PROG_TYPE_XDP, attach_type: BPF_XDP, attach_to: 0, flags: BPF_F_XDP_HAS_FRAGS }
+        Self::of(BPF_PROG_TYPE_XDP, BPF_XDP, 0, BPF_F_XDP_HAS_FRAGS)
+    }
+
+    /// An XDP program that passes every packet.
+    pub fn xdp_pass() -> Self {
+        Self { instructions: Cow::Borrowed(&PASS), ..Self::of(BPF_PROG_TYPE_XDP, BPF_XDP, 0, 0) }
+    }
+
+    /// A tc program that hands a listener and a handshake's options to the kernel function `bpf_sk_assign_tcp_reqsk` of that id.
+    pub fn assigning(function: u32) -> Self {
+        Self { instructions: Cow::Owned(assigning(function.cast_signed())), ..Self::of(BPF_PROG_TYPE_SCHED_CLS, 0, 0, 0) }
     }
 
     /// A sk_reuseport program that is asked for migrations too.
     pub const fn select_or_migrate() -> Self {
-        let attach_type = BPF_SK_REUSEPORT_SELECT_OR_MIGRATE;
-        Self { program_type: BPF_PROG_TYPE_SK_REUSEPORT, attach_type, attach_to: 0, flags: 0 }
+        Self::of(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT_OR_MIGRATE, 0, 0)
     }
 
     /// A tracing program for the kernel type of that id.
     pub const fn tracing(attach_type: AttachType, attach_to: u32) -> Self {
-        Self { program_type: BPF_PROG_TYPE_TRACING, attach_type: attach_type as u32, attach_to, flags: 0 }
+        Self::of(BPF_PROG_TYPE_TRACING, attach_type as u32, attach_to, 0)
     }
+
+    const fn of(program_type: u32, attach_type: u32, attach_to: u32, flags: u32) -> Self {
+        Self { instructions: Cow::Borrowed(&RETURN_ZERO), program_type, attach_type, attach_to, flags }
+    }
+}
+
+const fn instruction(code: u8, registers: u8, offset: i16, immediate: i32) -> Instruction {
+    let ([a, b], [c, d, e, f]) = (offset.to_ne_bytes(), immediate.to_ne_bytes());
+    [code, registers, a, b, c, d, e, f]
+}
+
+/// The verifier wants to see where each argument comes from: a socket that was looked up, and attributes on the stack.
+fn assigning(function: i32) -> Vec<Instruction> {
+    const SKC_LOOKUP_TCP: i32 = 99;
+    const SKC_TO_TCP_SOCK: i32 = 137;
+    const SK_RELEASE: i32 = 86;
+    // Registers are written as two digits: source, destination.
+    let copy = |registers| instruction(0xbf, registers, 0, 0);
+    let set = |register, value| instruction(0xb7, register, 0, value);
+    let add = |register, value| instruction(0x07, register, 0, value);
+    let store_zero = |offset| instruction(0x7a, 0x0a, offset, 0);
+    let jump_if_null = |over| instruction(0x15, 0, over, 0);
+    let call = |helper| instruction(0x85, 0, 0, helper);
+    vec![
+        copy(0x16),
+        store_zero(-8),
+        store_zero(-16),
+        store_zero(-24),
+        // The lookup: context, an IPv4 tuple on the stack, its length, the current namespace, no flags.
+        copy(0xa2),
+        add(2, -16),
+        set(3, 12),
+        set(4, -1),
+        set(5, 0),
+        call(SKC_LOOKUP_TCP),
+        jump_if_null(12),
+        copy(0x07),
+        copy(0x01),
+        call(SKC_TO_TCP_SOCK),
+        jump_if_null(6),
+        // The function: context, listener, attributes on the stack, their length.
+        copy(0x61),
+        copy(0x02),
+        copy(0xa3),
+        add(3, -24),
+        set(4, 20),
+        instruction(0x85, 0x20, 0, function),
+        copy(0x71),
+        call(SK_RELEASE),
+        set(0, 0),
+        EXIT,
+    ]
 }
 
 /// `union bpf_attr` of `BPF_PROG_LOAD`, up to `core_relo_cnt`. What is not named here stays zero.
@@ -124,18 +194,19 @@ struct ProgramInformation {
 
 /// Loads a program. It is gone when the descriptor is closed.
 pub fn load(program: &Load) -> io::Result<OwnedFd> {
-    let Load { program_type, attach_type, attach_to, flags } = *program;
+    let Load { ref instructions, program_type, attach_type, attach_to, flags } = *program;
     let mut attribute = LoadAttribute {
         program_type,
-        instruction_count: 2,
-        instructions: ptr::from_ref(&RETURN_ZERO).addr() as u64,
+        instruction_count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        instructions: instructions.as_ptr().addr() as u64,
         license: LICENSE.as_ptr().addr() as u64,
         flags,
         attach_type,
         attach_to,
         ..LoadAttribute::default()
     };
-    // SAFETY: the command takes this attribute; both addresses in it are of statics, two instructions and a string with its end.
+    // SAFETY: the command takes this attribute; both addresses in it are of memory that outlives the call: as many
+    // instructions as are said, and a string with its end.
     let descriptor = unsafe { bpf(BPF_PROG_LOAD, &mut attribute) }?;
     // SAFETY: the command returns a new descriptor, which nobody else knows.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })

@@ -243,6 +243,41 @@ pub mod instruction {
         encode(0x7a, base, 0, offset, value)
     }
 
+    /// `*(u32 *)(r(base) + offset) = value`.
+    pub const fn store_word(base: u8, offset: i16, value: i32) -> u64 {
+        encode(0x62, base, 0, offset, value)
+    }
+
+    /// `r(to) = *(u32 *)(r(base) + offset)`.
+    pub const fn load_word(to: u8, base: u8, offset: i16) -> u64 {
+        encode(0x61, to, base, offset, 0)
+    }
+
+    /// `r(to) = *(u16 *)(r(base) + offset)`.
+    pub const fn load_half(to: u8, base: u8, offset: i16) -> u64 {
+        encode(0x69, to, base, offset, 0)
+    }
+
+    /// `r(to) = *(u8 *)(r(base) + offset)`.
+    pub const fn load_byte(to: u8, base: u8, offset: i16) -> u64 {
+        encode(0x71, to, base, offset, 0)
+    }
+
+    /// `r(to) &= value`.
+    pub const fn and(to: u8, value: i32) -> u64 {
+        encode(0x57, to, 0, 0, value)
+    }
+
+    /// `if r(register) != value goto` so many instructions on.
+    pub const fn jump_unless_equal(register: u8, value: i32, over: i16) -> u64 {
+        encode(0x55, register, 0, over, value)
+    }
+
+    /// `if r(left) > r(right) goto` so many instructions on.
+    pub const fn jump_if_greater(left: u8, right: u8, over: i16) -> u64 {
+        encode(0x2d, left, right, over, 0)
+    }
+
     /// A helper's call.
     pub const fn call(helper: i32) -> u64 {
         encode(0x85, 0, 0, 0, helper)

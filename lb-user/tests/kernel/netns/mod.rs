@@ -14,6 +14,8 @@ mod notes;
 mod programs;
 mod reload;
 mod restart;
+mod restore;
+mod survival;
 mod timing;
 mod udp;
 mod upsets;
@@ -34,6 +36,8 @@ pub fn tests() -> Vec<Trial> {
         notes::tests(),
         reload::tests(),
         restart::tests(),
+        restore::tests(),
+        survival::tests(),
         timing::tests(),
         udp::tests(),
         upsets::tests(),

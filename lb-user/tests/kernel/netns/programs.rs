@@ -1,13 +1,18 @@
 //! Programs that are not Weir's: two instructions each, loaded and attached by hand.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use aya::programs::ProgramInfo;
 
 use crate::dataplane::bpf::{self, Kind, instruction};
 
+const OBJ_GET: libc::c_long = 7;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_UPDATE: libc::c_long = 29;
 
 const ATTACH_TYPE_XDP: u32 = 37;
 
@@ -38,6 +43,20 @@ pub fn link_xdp(program: &OwnedFd, interface: &str, native: bool) -> OwnedFd {
     let index = nix::net::if_::if_nametoindex(interface).expect("the interface's index");
     let flags = if native { NATIVE } else { GENERIC };
     made(LINK_CREATE, &Link { program: number(program), interface: index, attach_type: ATTACH_TYPE_XDP, flags })
+}
+
+/// Puts a program in the place of the one that a pinned link holds.
+pub fn replace(pin: &Path, program: &OwnedFd) {
+    #[repr(C)]
+    struct Get {
+        path: u64,
+        descriptor: u32,
+        flags: u32,
+    }
+    let path = CString::new(pin.as_os_str().as_bytes()).expect("a path");
+    let link = made(OBJ_GET, &Get { path: path.as_ptr().expose_provenance() as u64, descriptor: 0, flags: 0 });
+    let result = call(LINK_UPDATE, &[number(&link), number(program), 0, 0]);
+    assert_eq!(result, 0, "replace the program of {}: {}", pin.display(), io::Error::last_os_error());
 }
 
 /// Gives the group of a socket this selector.
@@ -77,9 +96,13 @@ fn number(descriptor: &OwnedFd) -> u32 {
     descriptor.as_raw_fd().unsigned_abs()
 }
 
-fn made<T>(command: libc::c_long, attributes: &T) -> OwnedFd {
+fn call<T>(command: libc::c_long, attributes: &T) -> libc::c_long {
     // SAFETY: the attributes are a structure of plain numbers without padding, and what they point to outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) }
+}
+
+fn made<T>(command: libc::c_long, attributes: &T) -> OwnedFd {
+    let result = call(command, attributes);
     assert!(result >= 0, "bpf({command}): {}", io::Error::last_os_error());
     // SAFETY: the kernel has just made this descriptor for us.
     unsafe { OwnedFd::from_raw_fd(i32::try_from(result).expect("a descriptor")) }

@@ -14,6 +14,7 @@ pub mod roles;
 mod selftest;
 pub mod servers;
 pub mod wait;
+pub mod wire;
 
 use libtest_mimic::Trial;
 
