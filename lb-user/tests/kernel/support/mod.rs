@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod netns;
 pub mod packet;
 pub mod prerequisites;
+pub mod raw;
 pub mod roles;
 mod selftest;
 pub mod servers;
