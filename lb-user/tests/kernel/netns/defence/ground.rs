@@ -1,16 +1,19 @@
-//! What the tests of the defence stand on, tried without it: frames sent back by XDP, a client made of frames.
+//! What the tests of the defence stand on, tried without it: frames sent back by XDP, a client made of frames, and what is measured.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 
+use crate::netns::live::target;
 use crate::netns::programs::{bouncer, link_xdp};
-use crate::support::load::Answer;
+use crate::support::load::{Answer, Download, Held, open_close};
 use crate::support::netns::Pair;
 use crate::support::packet::{ACK, PSH, RST, SYN, SYN_OPTIONS, Segment};
 use crate::support::raw::RawClient;
 use crate::support::servers::{WorkerPlan, Workers};
+use crate::support::snmp::Counters;
+use crate::support::tcp::{TcpInfo, negotiated};
 use crate::support::trial;
 
 pub fn tests() -> Vec<Trial> {
@@ -19,6 +22,9 @@ pub fn tests() -> Vec<Trial> {
         trial("defence::ground::frames_sent_back_in_generic_mode_arrive", || frames_sent_back_arrive(false)),
         trial("defence::ground::a_raw_client_is_served", a_raw_client_is_served),
         trial("defence::ground::a_large_segment_is_a_flight_of_small_ones", a_large_segment_is_a_flight_of_small_ones),
+        trial("defence::ground::what_is_agreed_on_is_read_at_both_ends", what_is_agreed_on_is_read_at_both_ends),
+        trial("defence::ground::times_and_counters_are_read", times_and_counters_are_read),
+        trial("defence::ground::a_download_is_measured", a_download_is_measured),
     ]
 }
 
@@ -88,4 +94,82 @@ fn a_large_segment_is_a_flight_of_small_ones() {
         assert!(said[end + 1..] == sent, "{} bytes of {} came back, IPv6: {v6}", said.len() - end - 1, sent.len());
         assert_eq!(workers.counts()[&0], 1);
     }
+}
+
+/// The two ends see the same handshake, each from its side; a client without an option gets none.
+fn what_is_agreed_on_is_read_at_both_ends() {
+    let pair = Pair::new();
+    pair.client.set_sysctl("net.ipv4.tcp_ecn", "1");
+    for v6 in [false, true] {
+        let (target, plan) = target(&pair, v6, PORT);
+        let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(target).echo(), 1);
+        let held = Held::open(&pair.client, &plan, 1);
+        let [client] = held.tcp_info()[..] else { panic!("one connection") };
+        let server = TcpInfo::in_namespace(&pair.server, target, held.flows()[0].0);
+        for end in [&client, &server] {
+            assert!(end.sack && end.timestamps && end.ecn && end.retransmissions == 0, "{end:?}");
+            assert!(end.retransmission_timeout >= Duration::from_millis(200), "{end:?}");
+            // 40 bytes of headers (60 in IPv6) and 12 of timestamps.
+            let mss = if v6 { 1440 } else { 1460 };
+            assert_eq!((end.send_mss, end.advertised_mss), (mss - 12, mss - 12), "{end:?}");
+        }
+        assert_eq!(client.send_window_scale, server.receive_window_scale);
+        assert_eq!(client.receive_window_scale, server.send_window_scale);
+        assert!(client.send_window_scale.is_some());
+
+        let other = Held::open(&pair.client, &plan.clone().starting_at_flow(1), 1);
+        assert_eq!(negotiated(&other.tcp_info()[0]), negotiated(&client), "the same client, the same path");
+        let options = ["net.ipv4.tcp_sack", "net.ipv4.tcp_timestamps", "net.ipv4.tcp_window_scaling"];
+        options.iter().for_each(|name| pair.client.set_sysctl(name, "0"));
+        let bare = Held::open(&pair.client, &plan.starting_at_flow(2), 1).tcp_info()[0];
+        options.iter().for_each(|name| pair.client.set_sysctl(name, "1"));
+        let scales = (bare.send_window_scale, bare.receive_window_scale);
+        assert_eq!((bare.sack, bare.timestamps, scales, bare.send_mss), (false, false, (None, None), client.send_mss + 12));
+    }
+}
+
+/// Connections are timed and the stack's counters move by what was done, in both families.
+fn times_and_counters_are_read() {
+    const CONNECTIONS: usize = 200;
+    let pair = Pair::new();
+    // Cookies for every SYN, whether or not the queue is full.
+    pair.server.set_sysctl("net.ipv4.tcp_syncookies", "2");
+    for v6 in [false, true] {
+        let (target, plan) = target(&pair, v6, PORT);
+        let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 2);
+        let before = Counters::read(&pair.server);
+        let report = open_close(&pair.client, &plan.orderly_close(), CONNECTIONS);
+        report.assert_no_failure();
+        println!("connect: {}; first response: {}", report.connect, report.first_response);
+        assert_eq!((report.connect.count(), report.first_response.count()), (CONNECTIONS, CONNECTIONS));
+        assert!(report.connect.p50() <= report.connect.p99() && report.connect.p99() <= report.connect.max());
+        assert!(report.connect.max() < report.first_response.max() && report.first_response.max() <= report.slowest);
+
+        let moved = Counters::read(&pair.server).since(&before);
+        let count = i64::try_from(CONNECTIONS).expect("few");
+        for (group, name) in [("Tcp", "PassiveOpens"), ("TcpExt", "SyncookiesSent"), ("TcpExt", "SyncookiesRecv")] {
+            assert_eq!(moved.get(group, name), count, "{name}: {:?}", moved.moved());
+        }
+        for (group, name) in [("TcpExt", "SyncookiesFailed"), ("TcpExt", "ListenDrops"), ("Tcp", "InCsumErrors")] {
+            assert_eq!(moved.get(group, name), 0, "{name}: {:?}", moved.moved());
+        }
+        let received = moved.get("Snmp6", "Ip6InReceives");
+        assert_eq!(received > count, v6, "{received} packets over IPv6");
+        assert!(moved.get("Tcp", "OutRsts") <= count);
+    }
+}
+
+/// A download comes to its end whole, and what it took is known meanwhile and afterwards.
+fn a_download_is_measured() {
+    const BYTES: u64 = 200_000_000;
+    let pair = Pair::new();
+    let download = Download::start(&pair.client, &pair.server, SocketAddr::new(pair.server_v4[0], PORT), BYTES);
+    let part = download.measure(Duration::from_millis(100));
+    let [client, server] = download.flow();
+    assert!(TcpInfo::in_namespace(&pair.server, server, client).timestamps && download.tcp_info().timestamps);
+    let whole = download.finish(Duration::from_secs(20));
+    println!("a part: {part}; the whole: {whole}");
+    assert!(part.bytes > 0 && part.bytes < BYTES && whole.bytes == BYTES, "{part:?} of {whole:?}");
+    assert!(whole.server > Duration::ZERO && whole.server_share() <= 1.1, "{whole:?}");
+    assert!(whole.processors.0.iter().any(|processor| processor.busy() > 0.0), "{whole:?}");
 }
