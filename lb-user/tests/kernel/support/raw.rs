@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
@@ -154,13 +154,6 @@ impl RawClient {
                 return Some(found);
             }
         }
-    }
-}
-
-/// Where a client of this process' kernel would be, told apart from a raw one in a message.
-impl std::fmt::Display for RawClient {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "raw client {}", SocketAddr::new(self.address, 0))
     }
 }
 

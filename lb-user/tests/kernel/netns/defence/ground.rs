@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 
 use crate::netns::live::target;
 use crate::netns::programs::{bouncer, link_xdp};
-use crate::support::load::{Answer, Download, Held, open_close};
+use crate::support::load::{Answer, Held, download::Download, open_close};
 use crate::support::netns::Pair;
 use crate::support::packet::{ACK, PSH, RST, SYN, SYN_OPTIONS, Segment};
 use crate::support::raw::RawClient;
@@ -120,9 +120,10 @@ fn what_is_agreed_on_is_read_at_both_ends() {
         let other = Held::open(&pair.client, &plan.clone().starting_at_flow(1), 1);
         assert_eq!(negotiated(&other.tcp_info()[0]), negotiated(&client), "the same client, the same path");
         let options = ["net.ipv4.tcp_sack", "net.ipv4.tcp_timestamps", "net.ipv4.tcp_window_scaling"];
-        options.iter().for_each(|name| pair.client.set_sysctl(name, "0"));
+        let set = |value| options.map(|name| pair.client.set_sysctl(name, value));
+        set("0");
         let bare = Held::open(&pair.client, &plan.starting_at_flow(2), 1).tcp_info()[0];
-        options.iter().for_each(|name| pair.client.set_sysctl(name, "1"));
+        set("1");
         let scales = (bare.send_window_scale, bare.receive_window_scale);
         assert_eq!((bare.sack, bare.timestamps, scales, bare.send_mss), (false, false, (None, None), client.send_mss + 12));
     }

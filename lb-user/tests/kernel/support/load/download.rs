@@ -129,8 +129,8 @@ impl Moment {
     fn since(&self, before: &Self) -> Progress {
         Progress {
             bytes: self.bytes - before.bytes,
-            elapsed: self.at - before.at,
-            server: self.server - before.server,
+            elapsed: self.at.duration_since(before.at),
+            server: self.server.saturating_sub(before.server),
             processors: self.processors.since(&before.processors),
         }
     }

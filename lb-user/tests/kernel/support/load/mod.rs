@@ -1,7 +1,7 @@
 //! Load from the client's side: connections and datagrams from threads inside a namespace, each outcome kept.
 
 mod connection;
-mod download;
+pub mod download;
 mod hold;
 mod run;
 mod times;
@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-pub use download::Download;
 pub use hold::Held;
 pub use run::{Steady, open_close};
 pub use times::Times;
