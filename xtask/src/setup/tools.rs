@@ -12,13 +12,14 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "haproxy", package: "haproxy" },
     Tool { program: "wrk", package: "wrk" },
     Tool { program: "curl", package: "curl" },
     Tool { program: "ip", package: "iproute2" },
     Tool { program: "ss", package: "iproute2" },
+    Tool { program: "tc", package: "iproute2" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "hping3", package: "hping3" },
     Tool { program: "tcpdump", package: "tcpdump" },
@@ -76,6 +77,6 @@ mod tests {
         let all: Vec<&Tool> = TOOLS.iter().collect();
         let packages = packages(&all);
         assert_eq!(packages.iter().filter(|package| **package == "iproute2").count(), 1);
-        assert_eq!(packages.len(), TOOLS.len() - 1);
+        assert_eq!(packages.len(), TOOLS.len() - 2);
     }
 }

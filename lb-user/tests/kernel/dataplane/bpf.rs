@@ -1,4 +1,4 @@
-//! The four commands of bpf(2) that the packet tests need and aya has not: programs written by hand, their test runs, batch lookups.
+//! The commands of bpf(2) that the tests need and aya has not: programs written by hand, their pins and test runs, batch lookups.
 
 use std::{
     io,
@@ -8,6 +8,7 @@ use std::{
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
+const OBJ_PIN: libc::c_long = 6;
 const PROG_TEST_RUN: libc::c_long = 10;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 
@@ -161,6 +162,19 @@ pub fn load(kind: Kind, name: &str, instructions: &[u64]) -> io::Result<OwnedFd>
     })
 }
 
+/// Pins a program at a path below a bpffs, for tools that take one by its name.
+pub fn pin(program: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        path: u64,
+        program: u32,
+        flags: u32,
+    }
+    let path = std::ffi::CString::new(path).map_err(io::Error::other)?;
+    let mut attributes = Attributes { path: address(path.as_bytes_with_nul()), program: descriptor(program), flags: 0 };
+    call(OBJ_PIN, &mut attributes).map(drop)
+}
+
 /// Makes an array of one program, for tail calls.
 pub fn program_array(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     #[repr(C)]
@@ -244,7 +258,7 @@ pub mod instruction {
     }
 
     /// `*(u32 *)(r(base) + offset) = value`.
-    pub const fn store_word(base: u8, offset: i16, value: i32) -> u64 {
+    pub const fn store_word_of(base: u8, offset: i16, value: i32) -> u64 {
         encode(0x62, base, 0, offset, value)
     }
 
@@ -278,6 +292,16 @@ pub mod instruction {
         encode(0x2d, left, right, over, 0)
     }
 
+    /// `*(u32 *)(r(base) + offset) = r(from)`.
+    pub const fn store_word(base: u8, offset: i16, from: u8) -> u64 {
+        encode(0x63, base, from, offset, 0)
+    }
+
+    /// `*(u16 *)(r(base) + offset) = r(from)`.
+    pub const fn store_half(base: u8, offset: i16, from: u8) -> u64 {
+        encode(0x6b, base, from, offset, 0)
+    }
+
     /// A helper's call.
     pub const fn call(helper: i32) -> u64 {
         encode(0x85, 0, 0, 0, helper)
@@ -286,6 +310,11 @@ pub mod instruction {
     /// `if r(register) != 0 goto` so many instructions on.
     pub const fn jump_if_not_zero(register: u8, over: i16) -> u64 {
         encode(0x55, register, 0, over, 0)
+    }
+
+    /// `if r(register) > r(limit) goto` so many instructions on.
+    pub const fn jump_if_above(register: u8, limit: u8, over: i16) -> u64 {
+        encode(0x2d, register, limit, over, 0)
     }
 
     /// `r(to) =` a map's address, by its descriptor; two instructions long.

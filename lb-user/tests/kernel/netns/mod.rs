@@ -2,6 +2,7 @@
 
 mod balance;
 mod cli;
+mod defence;
 mod drain;
 mod faults;
 mod forward;
@@ -26,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
     [
         balance::tests(),
         cli::tests(),
+        defence::tests(),
         drain::tests(),
         faults::tests(),
         forward::tests(),

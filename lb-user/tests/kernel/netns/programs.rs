@@ -1,4 +1,4 @@
-//! Programs that are not Weir's: two instructions each, loaded and attached by hand.
+//! Programs that are not Weir's: a few instructions each, loaded and attached by hand.
 
 use std::ffi::CString;
 use std::io;
@@ -31,6 +31,34 @@ struct Link {
 /// An XDP program named `stranger` that passes everything.
 pub fn xdp() -> OwnedFd {
     load(bpf::XDP, 2)
+}
+
+/// An XDP program that sends every frame back to where it came from.
+pub fn bouncer() -> OwnedFd {
+    use instruction::{add, copy, exit, jump_if_above, load_half, load_word, set, store_half, store_word};
+    const TX: i32 = 3;
+    const PASS: i32 = 2;
+    let swap = [
+        // r2 = data, r3 = data_end; the header's 14 bytes have to be there.
+        load_word(2, 1, 0),
+        load_word(3, 1, 4),
+        copy(4, 2),
+        add(4, 14),
+        jump_if_above(4, 3, 10),
+        load_word(5, 2, 0),
+        load_half(6, 2, 4),
+        load_word(7, 2, 6),
+        load_half(8, 2, 10),
+        store_word(2, 0, 7),
+        store_half(2, 4, 8),
+        store_word(2, 6, 5),
+        store_half(2, 10, 6),
+        set(0, TX),
+        exit(),
+        set(0, PASS),
+        exit(),
+    ];
+    bpf::load(bpf::XDP, "bouncer", &swap).expect("the verifier takes the program")
 }
 
 /// A sk_reuseport program named `stranger` that leaves the choice to the kernel.

@@ -116,7 +116,7 @@ fn stamping(v6: bool, attributes: RequestAttributes) -> OwnedFd {
         instruction::add(4, LENGTH),
         instruction::jump_if_greater(4, 3, 0),
     ];
-    program.extend((0..).zip(words).map(|(at, word)| instruction::store_word(2, 4 * at, word)));
+    program.extend((0..).zip(words).map(|(at, word)| instruction::store_word_of(2, 4 * at, word)));
     let end = program.len();
     program.extend([instruction::set(0, 2), instruction::exit()]);
     for at in [5, 7, 9, 12, 16, 21] {

@@ -3,6 +3,7 @@
 //! Everything here panics with a sentence when it cannot do its part: a test that cannot be set up has failed.
 
 pub mod capture;
+pub mod cpu;
 pub mod daemon;
 pub mod http;
 pub mod load;
@@ -10,9 +11,12 @@ pub mod metrics;
 pub mod netns;
 pub mod packet;
 pub mod prerequisites;
+pub mod raw;
 pub mod roles;
 mod selftest;
 pub mod servers;
+pub mod snmp;
+pub mod tcp;
 pub mod wait;
 pub mod wire;
 

@@ -1,7 +1,7 @@
 //! Root and the tools the tests call, looked for once at the start and named all together.
 
 /// The tools, each with the Debian package that brings it.
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 12] = [
     ("ethtool", "ethtool"),
     ("haproxy", "haproxy"),
     ("ip", "iproute2"),
@@ -10,6 +10,8 @@ const TOOLS: [(&str, &str); 10] = [
     ("promtool", "prometheus"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
+    ("ss", "iproute2"),
+    ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("wrk", "wrk"),
 ];

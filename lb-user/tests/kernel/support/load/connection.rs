@@ -1,6 +1,6 @@
 //! One connection, from socket to close.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn prepare(plan: &Plan, source: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Does the plan's exchange over an open connection.
-pub(super) fn exchange(plan: &Plan, socket: &mut Socket) -> Result<Outcome, Failed> {
+pub(super) fn exchange(plan: &Plan, socket: &mut (impl Read + Write)) -> Result<Outcome, Failed> {
     match &plan.exchange {
         Exchange::WorkerLine => Ok(Outcome { answer: worker_line(socket)?, requests: 1, closed_between_requests: false }),
         Exchange::Http { path, body, requests } => get_repeatedly(socket, path, body.as_deref(), *requests),
@@ -51,7 +51,7 @@ pub(super) fn exchange(plan: &Plan, socket: &mut Socket) -> Result<Outcome, Fail
 }
 
 /// Reads the line a worker greets with.
-pub(super) fn worker_line(socket: &mut Socket) -> Result<Answer, Failed> {
+pub(super) fn worker_line(socket: &mut impl Read) -> Result<Answer, Failed> {
     let mut line = [0_u8; 64];
     let mut length = 0;
     while !line[..length].contains(&b'\n') {
@@ -66,7 +66,7 @@ pub(super) fn worker_line(socket: &mut Socket) -> Result<Answer, Failed> {
     Answer::parse(&text).ok_or_else(|| (Phase::Check, format!("no worker's line: {text:?}")))
 }
 
-fn get_repeatedly(socket: &mut Socket, path: &str, body: Option<&[u8]>, requests: u32) -> Result<Outcome, Failed> {
+fn get_repeatedly(socket: &mut (impl Read + Write), path: &str, body: Option<&[u8]>, requests: u32) -> Result<Outcome, Failed> {
     let mut outcome = Outcome { answer: Answer::default(), requests: 0, closed_between_requests: false };
     for request in 1..=requests {
         let response = match http::get(socket, path, request == requests) {

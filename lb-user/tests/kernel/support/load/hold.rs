@@ -10,6 +10,7 @@ use super::connection::{Failed, open, worker_line};
 use super::run::failure;
 use super::{Answer, Failure, Phase, Plan, cause};
 use crate::support::netns::Entrance;
+use crate::support::tcp::TcpInfo;
 
 /// Open connections to echo workers.
 #[derive(Debug)]
@@ -47,6 +48,11 @@ impl Held {
     /// How many of them a worker holds.
     pub fn held_by(&self, worker: u32) -> usize {
         self.connections.iter().filter(|connection| connection.answer.worker == worker).count()
+    }
+
+    /// What each connection's own end has agreed on, in the order of [`Held::flows`].
+    pub fn tcp_info(&self) -> Vec<TcpInfo> {
+        self.connections.iter().map(|connection| TcpInfo::of_socket(&connection.socket)).collect()
     }
 
     /// Sends something over each connection and waits for it to come back: the connections that are lost, each with the worker that

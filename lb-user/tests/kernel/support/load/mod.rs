@@ -1,8 +1,10 @@
 //! Load from the client's side: connections and datagrams from threads inside a namespace, each outcome kept.
 
 mod connection;
+pub mod download;
 mod hold;
 mod run;
+mod times;
 mod udp;
 mod wrk;
 
@@ -17,6 +19,7 @@ use nix::errno::Errno;
 
 pub use hold::Held;
 pub use run::{Steady, open_close};
+pub use times::Times;
 pub use udp::UdpFlows;
 pub use wrk::{Wrk, WrkReport};
 
@@ -178,6 +181,10 @@ pub struct Report {
     /// Good connections that took longer than [`SLOW`], which is to say that lost a packet on the way.
     pub slow: u64,
     pub slowest: Duration,
+    /// How long `connect` took, of each good connection.
+    pub connect: Times,
+    /// From the beginning of `connect` to the first byte of the answer, of each good connection.
+    pub first_response: Times,
     pub elapsed: Duration,
 }
 
@@ -211,7 +218,20 @@ impl Report {
     }
 
     fn merge(&mut self, other: Self) {
-        let Self { ok, requests, failures, by_worker, by_pid, flows, closed_between_requests, slow, slowest, elapsed } = other;
+        let Self {
+            ok,
+            requests,
+            failures,
+            by_worker,
+            by_pid,
+            flows,
+            closed_between_requests,
+            slow,
+            slowest,
+            connect,
+            first_response,
+            elapsed,
+        } = other;
         self.ok += ok;
         self.requests += requests;
         self.failures.extend(failures);
@@ -225,6 +245,8 @@ impl Report {
         self.closed_between_requests += closed_between_requests;
         self.slow += slow;
         self.slowest = self.slowest.max(slowest);
+        self.connect.merge(connect);
+        self.first_response.merge(first_response);
         self.elapsed = self.elapsed.max(elapsed);
     }
 }

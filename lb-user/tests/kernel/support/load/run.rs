@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::connection::{Failed, exchange, open};
+use super::times::Timed;
 use super::{Failure, Plan, Report, SLOW};
 use crate::support::netns::Entrance;
 
@@ -135,17 +136,23 @@ fn collect(reports: impl Iterator<Item = Report>) -> Report {
 fn one(plan: &Plan, source: SocketAddr, start: Instant, keep_flow: bool, report: &mut Report) {
     let began = Instant::now();
     let mut local = source;
-    let result = open(plan, source).and_then(|mut socket| {
+    let result = open(plan, source).and_then(|socket| {
+        let connected = began.elapsed();
         if source.port() == 0 {
             local = socket.local_addr().ok().and_then(|address| address.as_socket()).unwrap_or(source);
         }
-        exchange(plan, &mut socket)
+        let mut timed = Timed::new(socket);
+        let outcome = exchange(plan, &mut timed)?;
+        let first = timed.first().expect("a good exchange has read something");
+        Ok((outcome, connected, first.duration_since(began)))
     });
     let took = began.elapsed();
     report.slowest = report.slowest.max(took);
     match result {
-        Ok(outcome) => {
+        Ok((outcome, connected, first)) => {
             report.ok += 1;
+            report.connect.add(connected);
+            report.first_response.add(first);
             report.requests += outcome.requests;
             report.closed_between_requests += u64::from(outcome.closed_between_requests);
             report.slow += u64::from(took > SLOW);

@@ -1,9 +1,12 @@
 //! Namespaces wired together: a client and a server, or a client, a router and a backend.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Namespace;
+use crate::dataplane::bpf::{self, instruction};
+use crate::support::daemon::mount_bpffs;
 
 /// Numbers the subnets, so that addresses in a log tell the pair.
 static SUBNETS: AtomicU32 = AtomicU32::new(0);
@@ -12,7 +15,8 @@ static SUBNETS: AtomicU32 = AtomicU32::new(0);
 ///
 /// The client is `10.88.N.1`, `.2`, .. and `fd88:N::1`, `::2`, .. on device [`Pair::CLIENT_DEVICE`]; the server `10.88.N.101` and
 /// `fd88:N::101` (and on) on [`Pair::SERVER_DEVICE`]. Checksum and segmentation offloads are off at both ends, because XDP sees what
-/// the peer hands over, and a frame whose checksum is still to be filled in is no frame a card would deliver.
+/// the peer hands over, and a frame whose checksum is still to be filled in is no frame a card would deliver. What an XDP program on the
+/// server's device sends back reaches the client (see [`join`]).
 #[derive(Debug)]
 pub struct Pair {
     pub client: Namespace,
@@ -134,7 +138,14 @@ const fn addresses(subnet: u8, host: u8) -> [IpAddr; 2] {
     [IpAddr::V4(Ipv4Addr::new(10, 89, subnet, host)), IpAddr::V6(Ipv6Addr::new(0xfd89, subnet as u16, 0, 0, 0, 0, 0, digits))]
 }
 
-/// Joins two namespaces by a veth pair, both ends up, without offloads.
+/// Joins two namespaces by a veth pair, both ends up, without offloads; the end that is attached to is the right one.
+///
+/// The left end has an XDP program that passes everything. A veth that has none takes no frames from its peer's XDP_TX in native mode; with
+/// GRO it takes them, but is not woken for them (drivers/net/veth.c: `veth_xdp_xmit` looks for the receiver's NAPI, `veth_xdp_flush` for
+/// its program), and they wait for the next frame that the peer sends otherwise.
+///
+/// A veth with a program takes frames by a ring of 256, which a burst of answers to some dozens of clients overflows. The right end has a
+/// queue, so that the stack waits instead of losing them (Linux 6.16); a device without one drops.
 pub fn join(left: &Namespace, left_device: &str, right: &Namespace, right_device: &str) {
     left.ip(&format!("link add {left_device} type veth peer name {right_device} netns {}", right.name()));
     for (namespace, device) in [(left, left_device), (right, right_device)] {
@@ -144,6 +155,20 @@ pub fn join(left: &Namespace, left_device: &str, right: &Namespace, right_device
         namespace.tool("ethtool", &["-K", device, "tx", "off", "tso", "off", "gso", "off"]);
         namespace.ip(&format!("link set {device} up"));
     }
+    pass_everything(left, left_device);
+    right.tool("tc", &["qdisc", "add", "dev", right_device, "root", "pfifo"]);
+}
+
+/// Attaches the program to the device for as long as that lives: a link would end with its descriptor.
+fn pass_everything(namespace: &Namespace, device: &str) {
+    const PASS: i32 = 2;
+    static PINNED: AtomicU32 = AtomicU32::new(0);
+    let program = bpf::load(bpf::XDP, "passing", &[instruction::set(0, PASS), instruction::exit()]).expect("a program of two instructions");
+    mount_bpffs();
+    let pin = format!("/sys/fs/bpf/weirt-{}-{}", std::process::id(), PINNED.fetch_add(1, Ordering::Relaxed));
+    bpf::pin(program.as_fd(), &pin).expect("pin the program");
+    namespace.ip(&format!("link set dev {device} xdpdrv pinned {pin}"));
+    std::fs::remove_file(&pin).expect("take the pin away again");
 }
 
 /// Adds an address with the prefix of the plans (/24 or /64), usable at once (no duplicate address detection).

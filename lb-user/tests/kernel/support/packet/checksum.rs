@@ -16,7 +16,15 @@ pub(super) fn internet(bytes: &[u8]) -> u16 {
 
 /// The checksum of an upper layer with its pseudo-header (RFC 793, RFC 8200 section 8.1).
 pub(super) fn with_pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, upper: &[u8]) -> u16 {
-    let length = u32::try_from(upper.len()).expect("a packet");
+    internet(&[&pseudo_header(source, destination, protocol, upper.len()), upper].concat())
+}
+
+/// The sum of the pseudo-header alone: what stands in the field while the checksum is still to be computed.
+pub(super) fn of_pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> u16 {
+    !internet(&pseudo_header(source, destination, protocol, length))
+}
+
+fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for address in [source, destination] {
         match address {
@@ -24,8 +32,7 @@ pub(super) fn with_pseudo_header(source: IpAddr, destination: IpAddr, protocol: 
             IpAddr::V6(v6) => bytes.extend(v6.octets()),
         }
     }
-    bytes.extend(length.to_be_bytes());
+    bytes.extend(u32::try_from(length).expect("a packet").to_be_bytes());
     bytes.extend(u32::from(protocol).to_be_bytes());
-    bytes.extend(upper);
-    internet(&bytes)
+    bytes
 }

@@ -6,11 +6,13 @@
 mod build;
 mod checksum;
 mod layer;
+mod segment;
 pub mod selftest;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use layer::{Layer, Shape};
+pub use segment::{Segment, stream};
 
 /// TCP flag bits, as in the header's fourteenth byte.
 pub const FIN: u8 = 0x01;
@@ -67,6 +69,15 @@ impl Packet {
     /// An IPv6 header: hop limit 64.
     pub fn ipv6(self, source: Ipv6Addr, destination: Ipv6Addr) -> Self {
         self.layer(Shape::Ipv6 { source, destination, traffic_class: 0, flow_label: 0, hop_limit: 64 })
+    }
+
+    /// The header of the addresses' family.
+    pub fn ip(self, source: IpAddr, destination: IpAddr) -> Self {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => self.ipv4(source, destination),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => self.ipv6(source, destination),
+            _ => panic!("{source} and {destination} are of two families"),
+        }
     }
 
     /// A hop-by-hop options header with these options, padded by the caller to 6 + 8n bytes.

@@ -2,6 +2,7 @@
 
 mod haproxy;
 mod nginx;
+pub mod source_role;
 pub mod worker_role;
 mod workers;
 
