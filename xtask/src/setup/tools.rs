@@ -12,7 +12,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "haproxy", package: "haproxy" },
     Tool { program: "wrk", package: "wrk" },
@@ -21,6 +21,7 @@ const TOOLS: [Tool; 14] = [
     Tool { program: "ss", package: "iproute2" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "hping3", package: "hping3" },
+    Tool { program: "trafgen", package: "netsniff-ng" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "conntrack", package: "conntrack" },

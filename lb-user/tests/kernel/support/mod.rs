@@ -3,7 +3,9 @@
 //! Everything here panics with a sentence when it cannot do its part: a test that cannot be set up has failed.
 
 pub mod capture;
+pub mod counters;
 pub mod daemon;
+pub mod flood;
 pub mod http;
 pub mod load;
 pub mod metrics;
@@ -19,7 +21,7 @@ use libtest_mimic::Trial;
 
 /// The tests of this support library itself, none of which needs Weir.
 pub fn tests() -> Vec<Trial> {
-    [selftest::tests(), packet::selftest::tests()].into_iter().flatten().collect()
+    [selftest::tests(), packet::selftest::tests(), flood::selftest::tests()].into_iter().flatten().collect()
 }
 
 /// A test by the name of its function's module and itself, which fails by panicking.

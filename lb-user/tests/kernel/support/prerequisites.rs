@@ -1,9 +1,10 @@
 //! Root and the tools the tests call, looked for once at the start and named all together.
 
 /// The tools, each with the Debian package that brings it.
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 12] = [
     ("ethtool", "ethtool"),
     ("haproxy", "haproxy"),
+    ("hping3", "hping3"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
@@ -11,6 +12,7 @@ const TOOLS: [(&str, &str); 10] = [
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
     ("tcpdump", "tcpdump"),
+    ("trafgen", "netsniff-ng"),
     ("wrk", "wrk"),
 ];
 
