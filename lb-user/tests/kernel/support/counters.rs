@@ -40,11 +40,12 @@ impl Counters {
     }
 }
 
-/// Packets that a device has received and sent.
+/// Packets that a device has received and sent, and those that came and found no room.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Traffic {
     pub received: u64,
     pub sent: u64,
+    pub dropped: u64,
 }
 
 impl Traffic {
@@ -54,11 +55,11 @@ impl Traffic {
         let line = text.lines().find_map(|line| line.trim_start().strip_prefix(device)?.strip_prefix(':'));
         let fields: Vec<u64> =
             line.unwrap_or_else(|| panic!("no device {device}")).split_whitespace().filter_map(|field| field.parse().ok()).collect();
-        Self { received: fields[1], sent: fields[9] }
+        Self { received: fields[1], sent: fields[9], dropped: fields[3] }
     }
 
     /// What came and went since an earlier moment.
     pub fn since(self, before: Self) -> Self {
-        Self { received: self.received - before.received, sent: self.sent - before.sent }
+        Self { received: self.received - before.received, sent: self.sent - before.sent, dropped: self.dropped - before.dropped }
     }
 }

@@ -6,11 +6,15 @@ use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use nix::sched::{CloneFlags, unshare};
 
 use super::{frame::Template, program};
-use crate::dataplane::bpf::{self, Context, PROG_TEST_RUN, TestRun};
+use crate::{
+    dataplane::bpf::{self, Context, PROG_TEST_RUN, TestRun},
+    support::netns::Entrance,
+};
 
 const LINK_CREATE: libc::c_long = 28;
 const ATTACH_TYPE_XDP: u32 = 37;
 const GENERIC: u32 = 1 << 1;
+const NATIVE: u32 = 1 << 2;
 /// The first device of every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -73,23 +77,42 @@ struct Attached {
 
 impl Attached {
     fn somewhere(program: &OwnedFd) -> Self {
-        /// `union bpf_attr` of BPF_LINK_CREATE for XDP.
-        #[repr(C)]
-        struct Link {
-            program: u32,
-            device: u32,
-            attach_type: u32,
-            flags: u32,
-        }
         let attach = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
-            let program = bpf::descriptor(program.as_fd());
-            let mut attributes = Link { program, device: LOOPBACK, attach_type: ATTACH_TYPE_XDP, flags: GENERIC };
-            let link = bpf::call(LINK_CREATE, &mut attributes).expect("attach the generator");
-            // SAFETY: the command has just made this descriptor, and nobody else knows it.
-            let link = unsafe { OwnedFd::from_raw_fd(link) };
-            Self { _link: link, _namespace: File::open("/proc/thread-self/ns/net").expect("the thread's namespace") }
+            Self { _link: link(program, LOOPBACK, GENERIC), _namespace: File::open("/proc/thread-self/ns/net").expect("the namespace") }
         };
         std::thread::scope(|scope| scope.spawn(attach).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
+
+/// Takes in what a flood's victim answers, at the cost of a glance: what comes by the device for another IPv4 network than 10.0.0.0/8
+/// is dropped there. The generator then shares its CPU with little else. Lasts until it is dropped.
+#[derive(Debug)]
+pub struct Sink {
+    _link: OwnedFd,
+}
+
+impl Sink {
+    /// Attaches it to a device of a client's.
+    pub fn attach(entrance: &Entrance, device: &str) -> Self {
+        let program = bpf::load(bpf::XDP, "sink", &program::sink()).unwrap_or_else(|error| panic!("load the sink: {error}"));
+        let attach = || link(&program, nix::net::if_::if_nametoindex(device).expect("the device's index"), NATIVE);
+        Self { _link: entrance.run(attach) }
+    }
+}
+
+/// Attaches an XDP program to a device of the calling thread's namespace, until the link is dropped.
+fn link(program: &OwnedFd, device: u32, flags: u32) -> OwnedFd {
+    /// `union bpf_attr` of BPF_LINK_CREATE for XDP.
+    #[repr(C)]
+    struct Link {
+        program: u32,
+        device: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attributes = Link { program: bpf::descriptor(program.as_fd()), device, attach_type: ATTACH_TYPE_XDP, flags };
+    let link = bpf::call(LINK_CREATE, &mut attributes).unwrap_or_else(|error| panic!("attach an XDP program: {error}"));
+    // SAFETY: the command has just made this descriptor, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(link) }
 }

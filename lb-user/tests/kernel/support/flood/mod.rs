@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use live::Sink;
 pub use path::{mac_of, ready, refuse_all_but_veth};
 pub use plan::{FloodKind, FloodPlan, Prefix};
 pub use tools::{hping3, trafgen};

@@ -6,6 +6,7 @@ use super::frame::Template;
 use crate::dataplane::bpf::instruction::{add, call, copy, encode, exit, jump_if_not_zero, set};
 
 const XDP_DROP: i32 = 1;
+const XDP_PASS: i32 = 2;
 const XDP_TX: i32 = 3;
 const GET_PRANDOM_U32: i32 = 7;
 const XDP_ADJUST_TAIL: i32 = 65;
@@ -77,6 +78,26 @@ fn block(template: &Template, longest: usize) -> Vec<u64> {
     text
 }
 
+/// Passes what is no IPv4 packet or goes to 10.0.0.0/8, and drops the rest.
+pub(super) fn sink() -> Vec<u64> {
+    let ipv4 = i32::from(u16::from_ne_bytes([8, 0]));
+    vec![
+        load(2, 1, 0),
+        load(3, 1, 4),
+        set(0, XDP_PASS),
+        copy(4, 2),
+        add(4, 34),
+        jump_if_not_above(4, 3, 1),
+        exit(),
+        load_u16(4, 2, 12),
+        jump_unless(4, ipv4, 3),
+        load_u8(4, 2, 30),
+        jump_if(4, 10, 1),
+        set(0, XDP_DROP),
+        exit(),
+    ]
+}
+
 /// Folds a sum of a few 32-bit words and stores its complement; 0 as its other form, which UDP needs and nobody minds.
 fn put_checksum(sum: u8, at: usize) -> Vec<u64> {
     let mut text = Vec::new();
@@ -101,6 +122,21 @@ const fn load(to: u8, base: u8, offset: i16) -> u64 {
 /// `if r(left) <= r(right) goto` so many instructions on.
 const fn jump_if_not_above(left: u8, right: u8, over: i16) -> u64 {
     encode(0xbd, left, right, over, 0)
+}
+
+/// `r(to) = *(u16 *)(r(base) + offset)`.
+const fn load_u16(to: u8, base: u8, offset: i16) -> u64 {
+    encode(0x69, to, base, offset, 0)
+}
+
+/// `r(to) = *(u8 *)(r(base) + offset)`.
+const fn load_u8(to: u8, base: u8, offset: i16) -> u64 {
+    encode(0x71, to, base, offset, 0)
+}
+
+/// `if r(register) == value goto` so many instructions on.
+const fn jump_if(register: u8, value: i32, over: i16) -> u64 {
+    encode(0x15, register, 0, over, value)
 }
 
 /// `if r(register) != value goto` so many instructions on.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use super::{Flood, FloodKind, FloodPlan, Prefix, hping3, ready, refuse_all_but_veth, trafgen};
+use super::{Flood, FloodKind, FloodPlan, Prefix, Sink, hping3, ready, refuse_all_but_veth, trafgen};
 use crate::support::capture::Capture;
 use crate::support::counters::{Counters, Traffic};
+use crate::support::load::{Plan, open_close};
 use crate::support::netns::Pair;
 use crate::support::servers::{WorkerPlan, Workers};
 use crate::support::trial;
@@ -79,7 +80,7 @@ fn packets_vary() {
     );
     for (target, prefix) in [(target(&pair, false), v4), (target(&pair, true), v6)] {
         let plan = FloodPlan::new(FloodKind::Syn, target, mac).packets(PACKETS as u64).coming_from(&[prefix]);
-        // In runs of fewer than the 32 frames that tcpdump has room for.
+        // No faster than tcpdump takes them.
         Flood::start(&pair.client, Pair::CLIENT_DEVICE, &plan.rate(10_000)).finish();
     }
     let frames = capture.finish();
@@ -112,6 +113,13 @@ fn a_syn_flood_meets_a_listener() {
     let (cookies, answers) = (Counters::of(&pair.server), Traffic::of(&pair.server, Pair::SERVER_DEVICE).since(traffic).sent);
     assert_eq!(cookies.since(&counters, "TcpExt.SyncookiesSent"), 60_000, "each is a SYN to the kernel");
     assert!(answers >= 60_000, "and each is answered by way of the client: {answers}");
+
+    let _sink = Sink::attach(&pair.client, Pair::CLIENT_DEVICE);
+    let counters = Counters::of(&pair.client);
+    Flood::start(&pair.client, Pair::CLIENT_DEVICE, &FloodPlan::new(FloodKind::Syn, target(&pair, false), mac).packets(60_000)).finish();
+    assert!(Counters::of(&pair.client).since(&counters, "Ip.InReceives") < 100, "the sink takes the answers to others");
+    let plan = Plan::new(target(&pair, false), &pair.client_v4);
+    open_close(&pair.client, &plan, 100).assert_no_failure();
 }
 
 fn rate_time_and_owner_are_heeded() {
