@@ -79,6 +79,8 @@ impl Flood {
             if let Some(cpu) = cpu {
                 pin(cpu);
             }
+            // A signal to the process is for another thread: here it would cut a run short.
+            nix::sys::signal::SigSet::all().thread_block().expect("block signals");
             send(&plan, &generator, &of_thread)
         });
         Self { shared, sender: Some(sender) }
