@@ -28,7 +28,9 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub struct Connects {
     pub attempted: usize,
     /// How long connect(2) took, for each connection over which a worker answered.
-    pub milliseconds: Vec<f64>,
+    pub connected: Vec<f64>,
+    /// How long it took from its call until the answer, in the same order: a proxy is connected with before the server is.
+    pub answered: Vec<f64>,
     /// What the first connection's client and server agreed on.
     pub options: Option<String>,
 }
@@ -41,8 +43,9 @@ pub fn connect(entrance: &Entrance, target: SocketAddr, source: IpAddr, cpu: usi
         let mut connects = Connects::default();
         while start.elapsed() < BEGIN_FOR && next.fetch_add(1, Ordering::Relaxed) < CONNECTIONS {
             connects.attempted += 1;
-            if let Some((milliseconds, stream)) = one(source, target) {
-                connects.milliseconds.push(milliseconds);
+            if let Some((connected, answered, stream)) = one(source, target) {
+                connects.connected.push(connected);
+                connects.answered.push(answered);
                 if connects.options.is_none() {
                     connects.options = Some(options(&stream));
                 }
@@ -58,7 +61,8 @@ pub fn connect(entrance: &Entrance, target: SocketAddr, source: IpAddr, cpu: usi
     });
     Connects {
         attempted: all.iter().map(|one| one.attempted).sum(),
-        milliseconds: all.iter().flat_map(|one| one.milliseconds.iter().copied()).collect(),
+        connected: all.iter().flat_map(|one| one.connected.iter().copied()).collect(),
+        answered: all.iter().flat_map(|one| one.answered.iter().copied()).collect(),
         options: all.into_iter().find_map(|one| one.options),
     }
 }
@@ -71,8 +75,8 @@ pub fn peer_window_scale(target: SocketAddr) -> String {
     scales.and_then(|scales| scales.split(',').next()).expect("both ends scale").to_owned()
 }
 
-/// One connection: how long it took until it stood, if a worker answered over it.
-fn one(source: IpAddr, target: SocketAddr) -> Option<(f64, TcpStream)> {
+/// One connection over which a worker answered: how many milliseconds it took until it stood, and until the answer was there.
+fn one(source: IpAddr, target: SocketAddr) -> Option<(f64, f64, TcpStream)> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP)).ok()?;
     socket.bind(&SocketAddr::new(source, 0).into()).ok()?;
     // A reset at its end leaves nothing in TIME_WAIT.
@@ -81,11 +85,12 @@ fn one(source: IpAddr, target: SocketAddr) -> Option<(f64, TcpStream)> {
     // A connection that only the client knows of shows by that no worker answers.
     let start = Instant::now();
     socket.connect_timeout(&target.into(), PATIENCE).ok()?;
-    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    let milliseconds = || start.elapsed().as_secs_f64() * 1e3;
+    let connected = milliseconds();
     let mut stream = TcpStream::from(socket);
     let mut answer = [0_u8; 8];
     let length = stream.read(&mut answer).ok()?;
-    (length > 0).then_some((milliseconds, stream))
+    (length > 0).then(|| (connected, milliseconds(), stream))
 }
 
 /// What the ends of a connection agreed on, in the words of ss.

@@ -79,6 +79,7 @@ pub fn measure(filter: &Filter) -> Table {
             ("ok_percent", "of them good, %"),
             ("p50_ms", "connect p50, ms"),
             ("p99_ms", "p99, ms"),
+            ("answered_p50_ms", "answer p50, ms"),
             ("options", "options kept"),
         ],
         rows: Vec::new(),
@@ -108,11 +109,15 @@ pub fn measure(filter: &Filter) -> Table {
 
 fn row(name: &str, turns: &[Turn], cost: f64, reference: Option<f64>) -> Vec<Value> {
     let per_second = |of: fn(&Turn) -> f64| json!(middle(turns, |turn| of(turn) / turn.seconds).round());
-    let mut connects: Vec<f64> = turns.iter().flat_map(|turn| turn.connects.milliseconds.iter().copied()).collect();
-    connects.sort_by(f64::total_cmp);
-    let at = |percent: usize| connects.get(connects.len() * percent / 100).map(|value| (value * 100.0).round() / 100.0);
+    let sorted = |of: fn(&Turn) -> &Vec<f64>| {
+        let mut samples: Vec<f64> = turns.iter().flat_map(|turn| of(turn).iter().copied()).collect();
+        samples.sort_by(f64::total_cmp);
+        samples
+    };
+    let (connected, answered) = (sorted(|turn| &turn.connects.connected), sorted(|turn| &turn.connects.answered));
+    let at = |sorted: &[f64], percent: usize| sorted.get(sorted.len() * percent / 100).map(|value| (value * 100.0).round() / 100.0);
     let attempted: usize = turns.iter().map(|turn| turn.connects.attempted).sum();
-    let good = u32::try_from(connects.len() * 1000 / attempted.max(1)).expect("per mille");
+    let good = u32::try_from(connected.len() * 1000 / attempted.max(1)).expect("per mille");
     let options: Vec<&str> = turns.iter().filter_map(|turn| turn.connects.options.as_deref()).collect();
     vec![
         json!(name),
@@ -123,8 +128,9 @@ fn row(name: &str, turns: &[Turn], cost: f64, reference: Option<f64>) -> Vec<Val
         per_second(|turn| turn.answers),
         json!(attempted),
         json!(f64::from(good) / 10.0),
-        json!(at(50)),
-        json!(at(99)),
+        json!(at(&connected, 50)),
+        json!(at(&connected, 99)),
+        json!(at(&answered, 50)),
         json!(options.first().unwrap_or(&"none connected")),
     ]
 }

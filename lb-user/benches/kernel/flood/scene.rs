@@ -141,6 +141,9 @@ impl Cpus {
 }
 
 /// nftables' synproxy for the service, as its manual has it: SYNs are not tracked, and what is not tracked is the proxy's.
+///
+/// On Linux 6.18 the server takes the proxy's first ACK for one with a wrong timestamp (TcpExt.TSEcrRejected) and sends its SYN-ACK again
+/// after a second, flood or no flood: the client is connected at once and answered after a second.
 fn synproxy(pair: &Pair, target: SocketAddr) {
     // The scale that the server itself would announce: the proxy promises it on its behalf.
     let scale = pair.client.run(|| client::peer_window_scale(target));
