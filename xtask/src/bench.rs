@@ -19,7 +19,7 @@ pub struct Options {
     /// Also write the figures to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Only the measurements whose name contains this.
+    /// Only the measurements whose name contains this; `flood` takes three minutes.
     filter: Option<OsString>,
     /// Further arguments of the benchmark.
     #[arg(last = true)]

@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`.
+//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`.
 
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod cargo;
 mod exec;
+mod flood;
 mod run;
 mod setup;
 mod test;
@@ -28,6 +29,7 @@ enum Command {
     Run(run::Options),
     Test(test::Options),
     Bench(bench::Options),
+    Flood(flood::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,5 +50,6 @@ fn run(command: Command) -> Result<()> {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Flood(options) => flood::run(&options),
     }
 }

@@ -12,6 +12,7 @@ mod dataplane;
 mod support;
 
 mod daemon;
+mod flood;
 mod packets;
 mod programs;
 mod report;
@@ -32,6 +33,7 @@ const PARTS: &[(&str, Measure)] = &[
     ("selector", selector::measure),
     ("swap", swap::measure),
     ("daemon", daemon::measure),
+    ("flood", flood::measure),
 ];
 
 /// What is to be measured: all, or what has this in the name of its part or in its own.

@@ -234,8 +234,7 @@ impl World {
             index: 2,
             loopback: false,
             macs: [1, 2],
-            maximum_segment_size: 1_460,
-            loopback: false,
+            mtu: 1_500,
             addresses: BTreeSet::from([IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))]),
             devices: BTreeSet::from([2]),
         };

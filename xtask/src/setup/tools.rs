@@ -22,6 +22,7 @@ const TOOLS: [Tool; 15] = [
     Tool { program: "tc", package: "iproute2" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "hping3", package: "hping3" },
+    Tool { program: "trafgen", package: "netsniff-ng" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "conntrack", package: "conntrack" },

@@ -9,7 +9,7 @@ const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
-const PROG_TEST_RUN: libc::c_long = 10;
+pub const PROG_TEST_RUN: libc::c_long = 10;
 const MAP_LOOKUP_BATCH: libc::c_long = 24;
 
 const MAP_TYPE_PROG_ARRAY: u32 = 3;
@@ -55,37 +55,41 @@ pub const DIRT: u8 = 0xa5;
 /// How many bytes the output buffer has more than the frame.
 pub const SPARE: usize = 64;
 
+/// `struct xdp_md`.
+#[repr(C)]
+pub struct Context {
+    pub data: u32,
+    pub data_end: u32,
+    pub data_meta: u32,
+    pub ingress_ifindex: u32,
+    pub rx_queue_index: u32,
+    pub egress_ifindex: u32,
+}
+
+/// `union bpf_attr` of a test run.
+#[repr(C)]
+#[derive(Default)]
+pub struct TestRun {
+    pub program: u32,
+    pub verdict: u32,
+    pub size_in: u32,
+    pub size_out: u32,
+    pub data_in: u64,
+    pub data_out: u64,
+    pub repeat: u32,
+    pub duration: u32,
+    pub context_size_in: u32,
+    pub context_size_out: u32,
+    pub context_in: u64,
+    pub context_out: u64,
+    pub flags: u32,
+    pub cpu: u32,
+    pub batch_size: u32,
+    pub padding: u32,
+}
+
 /// Runs an XDP program on a frame (BPF_PROG_TEST_RUN, net/bpf/test_run.c).
 pub fn test_run(program: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<Outcome> {
-    /// `struct xdp_md`.
-    #[repr(C)]
-    struct Context {
-        data: u32,
-        data_end: u32,
-        data_meta: u32,
-        ingress_ifindex: u32,
-        rx_queue_index: u32,
-        egress_ifindex: u32,
-    }
-    #[repr(C)]
-    struct Attributes {
-        program: u32,
-        verdict: u32,
-        size_in: u32,
-        size_out: u32,
-        data_in: u64,
-        data_out: u64,
-        repeat: u32,
-        duration: u32,
-        context_size_in: u32,
-        context_size_out: u32,
-        context_in: u64,
-        context_out: u64,
-        flags: u32,
-        cpu: u32,
-        batch_size: u32,
-        padding: u32,
-    }
     let mut frame = vec![DIRT; run.frame.len() + SPARE];
     let context = Context {
         data: 0,
@@ -96,23 +100,16 @@ pub fn test_run(program: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<Outcome> {
         egress_ifindex: 0,
     };
     let has_context = run.first_buffer.is_some() || run.interface.is_some();
-    let mut attributes = Attributes {
+    let mut attributes = TestRun {
         program: descriptor(program),
-        verdict: 0,
         size_in: number(run.frame.len()),
         size_out: number(frame.len()),
         data_in: address(run.frame),
         data_out: frame.as_mut_ptr().expose_provenance() as u64,
         repeat: run.repeat,
-        duration: 0,
         context_size_in: if has_context { number(size_of::<Context>()) } else { 0 },
-        context_size_out: 0,
         context_in: if has_context { (&raw const context).expose_provenance() as u64 } else { 0 },
-        context_out: 0,
-        flags: 0,
-        cpu: 0,
-        batch_size: 0,
-        padding: 0,
+        ..TestRun::default()
     };
     call(PROG_TEST_RUN, &mut attributes)?;
     // The kernel says how long the frame is now; what lies behind must still be dirt, else it is kept and shows as a difference.
@@ -327,13 +324,15 @@ pub mod instruction {
         encode(0x95, 0, 0, 0, 0)
     }
 
-    const fn encode(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
+    /// Any instruction, by its fields.
+    pub const fn encode(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
         let ([a, b], [c, d, e, f]) = (offset.to_le_bytes(), immediate.to_le_bytes());
         u64::from_le_bytes([code, from << 4 | to, a, b, c, d, e, f])
     }
 }
 
-fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
+/// A command of bpf(2): what it returns, a descriptor for some.
+pub fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: the attributes are laid out as the command wants them (include/uapi/linux/bpf.h), are as long as is said, and every
     // address in them is of a buffer that outlives the call and is as long as its length there says.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, core::ptr::from_mut(attributes), size_of::<T>()) };
@@ -345,11 +344,13 @@ fn made(result: io::Result<i32>) -> io::Result<OwnedFd> {
     result.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-fn address<T>(slice: &[T]) -> u64 {
+/// A buffer's address, as the attributes want it.
+pub fn address<T>(slice: &[T]) -> u64 {
     slice.as_ptr().expose_provenance() as u64
 }
 
-fn descriptor(of: BorrowedFd<'_>) -> u32 {
+/// A descriptor's number, as the attributes want it.
+pub fn descriptor(of: BorrowedFd<'_>) -> u32 {
     u32::try_from(of.as_raw_fd()).expect("an open descriptor")
 }
 
@@ -357,6 +358,7 @@ fn descriptor_of(map: &OwnedFd) -> u32 {
     u32::try_from(map.as_raw_fd()).expect("an open descriptor")
 }
 
-fn number(size: usize) -> u32 {
+/// A size, as the attributes want it.
+pub fn number(size: usize) -> u32 {
     u32::try_from(size).expect("a size of 32 bits")
 }

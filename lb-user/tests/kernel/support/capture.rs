@@ -18,12 +18,13 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Starts to capture what `filter` (in tcpdump's language) matches on `device`; returns once it listens.
+    /// Starts to capture what `filter` (in tcpdump's language) matches on `device`, the first 2,048 bytes of each; returns once it listens.
     pub fn start(entrance: &Entrance, device: &str, filter: &str) -> Self {
         let file = NamedTempFile::with_prefix("weirt-capture-").expect("make a temporary file");
         let mut child = entrance
             .command("tcpdump")
-            .args(["-n", "-q", "-Z", "root", "-U", "--immediate-mode", "-i", device, "-w"])
+            // Each packet has a place of the longest packet's size in a buffer of 8 MB: with tcpdump's own bound, that is 32 places.
+            .args(["-n", "-q", "-Z", "root", "-U", "--immediate-mode", "-s", "2048", "-B", "8192", "-i", device, "-w"])
             .arg(file.path())
             .arg(filter)
             .stdin(Stdio::null())

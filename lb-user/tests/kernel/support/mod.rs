@@ -3,8 +3,10 @@
 //! Everything here panics with a sentence when it cannot do its part: a test that cannot be set up has failed.
 
 pub mod capture;
+pub mod counters;
 pub mod cpu;
 pub mod daemon;
+pub mod flood;
 pub mod http;
 pub mod load;
 pub mod metrics;
@@ -24,7 +26,7 @@ use libtest_mimic::Trial;
 
 /// The tests of this support library itself, none of which needs Weir.
 pub fn tests() -> Vec<Trial> {
-    [selftest::tests(), packet::selftest::tests()].into_iter().flatten().collect()
+    [selftest::tests(), packet::selftest::tests(), flood::selftest::tests()].into_iter().flatten().collect()
 }
 
 /// A test by the name of its function's module and itself, which fails by panicking.

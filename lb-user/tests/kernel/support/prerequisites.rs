@@ -1,9 +1,10 @@
 //! Root and the tools the tests call, looked for once at the start and named all together.
 
 /// The tools, each with the Debian package that brings it.
-const TOOLS: [(&str, &str); 12] = [
+const TOOLS: [(&str, &str); 14] = [
     ("ethtool", "ethtool"),
     ("haproxy", "haproxy"),
+    ("hping3", "hping3"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
@@ -13,6 +14,7 @@ const TOOLS: [(&str, &str); 12] = [
     ("ss", "iproute2"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("trafgen", "netsniff-ng"),
     ("wrk", "wrk"),
 ];
 

@@ -2,13 +2,17 @@
 
 use std::process::ExitCode;
 
-use super::servers::{source_role, worker_role};
+use super::{
+    flood,
+    servers::{source_role, worker_role},
+};
 
 /// Plays the role named by the first word until it is told to end.
 pub fn play(mut words: impl Iterator<Item = String>) -> ExitCode {
     match (words.next().as_deref(), words.next()) {
         (Some(worker_role::NAME), Some(plan)) => worker_role::play(&plan),
         (Some(source_role::NAME), Some(plan)) => source_role::play(&plan),
+        (Some(flood::role::NAME), Some(order)) => flood::role::play(&order),
         (role, _) => {
             eprintln!("no such role, or its argument is missing: {role:?}");
             ExitCode::FAILURE
