@@ -155,6 +155,19 @@ const fn split(word: u64) -> (u32, u32) {
     return ((word >> 32) as u32, word as u32);
 }
 
+/// By the bytes in network byte order, on every machine the same.
+impl Ord for Address {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.bytes().cmp(&other.bytes())
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
         match address {

@@ -34,7 +34,7 @@ pub fn to(ctx: *mut xdp_md, packet: &Scratch, backend: &Backend, admission: Admi
 #[inline(always)]
 fn attach(ctx: *mut xdp_md, attributes: &RequestAttributes) -> Option<()> {
     const LENGTH: usize = size_of::<RestoreRequest>();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "24")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "40")]
     // SAFETY: the context is the one the kernel handed to this program.
     let failed = unsafe { bpf_xdp_adjust_meta(ctx, -(LENGTH as i32)) };
     if failed != 0 {
@@ -49,5 +49,9 @@ fn attach(ctx: *mut xdp_md, attributes: &RequestAttributes) -> Option<()> {
     header.set_word::<12>(words[3]);
     header.set_word::<16>(words[4]);
     header.set_word::<20>(words[5]);
+    header.set_word::<24>(words[6]);
+    header.set_word::<28>(words[7]);
+    header.set_word::<32>(words[8]);
+    header.set_word::<36>(words[9]);
     Some(())
 }

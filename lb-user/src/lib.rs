@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+pub mod defence;
 pub mod exit;
 pub mod explain;
 pub mod listeners;

@@ -15,7 +15,8 @@ use crate::{
 pub struct DefencePolicy {
     /// How a flood is told, and how long it and its cookies last.
     pub thresholds: Thresholds,
-    /// Until this time (nanoseconds of CLOCK_MONOTONIC) the listener's SYN queue counts as full, which is a flood.
+    /// Until this time (nanoseconds of CLOCK_MONOTONIC) there is a flood, whatever the rates: the listener's SYN queue is full. After it
+    /// cookies linger as after any flood. 0 for none.
     pub full_until: u64,
     /// [`Stance`] as a number.
     pub stance: u32,
@@ -72,7 +73,10 @@ impl DefencePolicy {
         if self.stance == Stance::Always as u32 || now < self.full_until {
             return Mode::Flood;
         }
-        state.mode(&self.thresholds, now)
+        match state.mode(&self.thresholds, now) {
+            Mode::Calm if self.full_until != 0 && now < self.full_until.saturating_add(self.thresholds.linger) => Mode::Lingering,
+            mode => mode,
+        }
     }
 
     /// Whether the mode is calm whatever the time, so that nobody need ask for the time.
@@ -95,10 +99,11 @@ pub const fn announced_window(space: u32, maximum_segment_size: u16) -> u16 {
 }
 
 /// How cookies are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Scheme {
     /// Not at all: the kernel would refuse them.
+    #[default]
     None = 0,
     /// Weir's own, restored by `bpf_sk_assign_tcp_reqsk` (Linux 6.9).
     Own = 1,
@@ -136,6 +141,8 @@ pub struct LiveState {
     pub renewed_at: u64,
     /// Two living keys, by parity. A new one is written in the place of the older and only then named by `parity`.
     pub keys: [CookieKey; 2],
+    /// When the key that makes cookies was made.
+    pub key_made_at: u64,
     /// Which key makes cookies: 0 or 1.
     pub parity: u32,
     /// [`Scheme`] as a number.
@@ -152,6 +159,10 @@ pub struct LiveState {
     pub wrong_cookies: u32,
     /// SYNs a second on one CPU that only the kernel can answer.
     pub kernel_only_syns: u32,
+    /// What net.ipv4.tcp_syncookies was before the daemon changed it, plus 1; 0 if it has not changed it. For who has to restore it.
+    pub syncookies_before: u32,
+    /// The inode of the network namespace that this is about.
+    pub namespace: u32,
 }
 
 /// The flags of a [`LiveState`].
@@ -222,6 +233,8 @@ impl PrefixKey {
 
 /// What becomes of a packet from a listed prefix: the value of the trie.
 pub mod prefix_action {
+    /// As if it were not listed: where an IPv6 prefix would cover IPv4 addresses as well.
+    pub const NONE: u32 = 0;
     /// It is under no limit.
     pub const ALLOW: u32 = 1;
     /// It opens no flow.
@@ -336,9 +349,11 @@ mod tests {
         let policy = DefencePolicy { stance: Stance::Auto as u32, ..DefencePolicy::default() };
         let calm = FloodState::default();
         assert!(policy.is_calm_for_sure(&calm) && policy.mode(&calm, SECOND) == Mode::Calm);
-        let full = DefencePolicy { full_until: 5 * SECOND, ..policy };
+        let thresholds = Thresholds { linger: 3 * SECOND, ..Thresholds::default() };
+        let full = DefencePolicy { full_until: 5 * SECOND, thresholds, ..policy };
         assert!(!full.is_calm_for_sure(&calm));
-        assert_eq!((full.mode(&calm, 4 * SECOND), full.mode(&calm, 5 * SECOND)), (Mode::Flood, Mode::Calm));
+        let modes = [4, 5, 7, 8].map(|second| full.mode(&calm, second * SECOND));
+        assert_eq!(modes, [Mode::Flood, Mode::Lingering, Mode::Lingering, Mode::Calm]);
         let always = DefencePolicy { stance: Stance::Always as u32, ..policy };
         assert!(!always.is_calm_for_sure(&calm) && always.mode(&calm, 0) == Mode::Flood);
     }

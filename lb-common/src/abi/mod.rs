@@ -67,7 +67,7 @@ mod tests {
         check::<Offered>(16, 4);
         check::<DefencePolicy>(72, 8);
         check::<CookieKey>(24, 8);
-        check::<LiveState>(88, 8);
+        check::<LiveState>(104, 8);
         check::<PrefixKey>(20, 1);
         check::<PrefixBucket>(24, 8);
         check::<KnownFlow>(8, 4);
@@ -78,7 +78,7 @@ mod tests {
         check::<Event>(16, 8);
         check::<SocketFacts>(24, 8);
         check::<RequestAttributes>(20, 4);
-        check::<RestoreRequest>(24, 4);
+        check::<RestoreRequest>(40, 4);
         check::<RestoreCounters>(40, 8);
     }
 }

@@ -38,9 +38,16 @@ pub struct RequestAttributes {
 }
 
 /// The metadata that `ingress` writes in front of a valid cookie ACK.
+///
+/// It says nothing in its first 16 bytes. In generic mode the kernel copies a packet that others share, and forgets the length of its
+/// Ethernet header on the way (`__copy_skb_header` leaves out `mac_len`, net/core/skbuff.c; seen on Linux 6.18): to a tc program such a
+/// packet begins with its IP header, and the metadata seems to lie 14 bytes farther back than it does. What stands behind the first 16
+/// bytes can be read all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RestoreRequest {
+    /// Zero.
+    pub room: [u32; 4],
     /// [`RESTORE_MAGIC`].
     pub magic: u32,
     /// What the cookie and the ACK say of the connection.
@@ -48,21 +55,26 @@ pub struct RestoreRequest {
 }
 
 impl RestoreRequest {
+    /// Where the magic stands, in bytes.
+    pub const AT: usize = 16;
+    /// Where it seems to stand in a packet whose Ethernet header is not seen.
+    pub const AT_WITHOUT_ETHERNET: usize = Self::AT - crate::wire::ethernet::LENGTH;
+
     /// The metadata for a connection with these options.
     #[inline(always)]
     #[must_use]
     pub const fn new(attributes: RequestAttributes) -> Self {
-        Self { magic: RESTORE_MAGIC, attributes }
+        Self { room: [0; 4], magic: RESTORE_MAGIC, attributes }
     }
 
     /// The request in words, as it stands in the metadata.
     #[inline(always)]
     #[must_use]
-    pub fn words(self) -> [u32; 6] {
+    pub fn words(self) -> [u32; 10] {
         zerocopy::transmute!(self)
     }
 
-    /// The attributes in metadata that was read in words, if it is such a request.
+    /// The attributes in what was read in words from the magic on, if it is such a request.
     #[inline(always)]
     #[must_use]
     pub fn attributes_of([magic, a, b, c, d, e]: [u32; 6]) -> Option<RequestAttributes> {
@@ -126,7 +138,8 @@ mod tests {
     fn a_request_is_told_by_its_first_word() {
         let attributes =
             RequestAttributes { received_timestamp: 7, maximum_segment_size: 1460, has_ecn: 1, ..RequestAttributes::default() };
-        let mut words: [u32; 6] = zerocopy::transmute!(RestoreRequest::new(attributes));
+        let [_, _, _, _, words @ ..] = RestoreRequest::new(attributes).words();
+        let mut words: [u32; 6] = words;
         assert_eq!(RestoreRequest::attributes_of(words), Some(attributes));
         words[0] ^= 1;
         assert_eq!(RestoreRequest::attributes_of(words), None);

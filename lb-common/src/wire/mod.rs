@@ -91,9 +91,18 @@ pub struct Flow {
 #[inline(always)]
 pub fn flow(window: &Window<'_>) -> Result<Flow, Reason> {
     let frame = ethernet::parse(window)?;
-    let network = match frame.ether_type {
-        ethernet::IPV4 => ipv4::parse(window, frame.payload)?,
-        ethernet::IPV6 => ipv6::parse(window, frame.payload)?,
+    Ok(Flow { destination_mac: frame.destination_mac, ..flow_at(window, frame.ether_type, frame.payload)? })
+}
+
+/// Finds the flow of the packet of this type at `start`, whatever stands before it.
+///
+/// # Errors
+/// As for [`flow`].
+#[inline(always)]
+pub fn flow_at(window: &Window<'_>, ether_type: u16, start: usize) -> Result<Flow, Reason> {
+    let network = match ether_type {
+        ethernet::IPV4 => ipv4::parse(window, start)?,
+        ethernet::IPV6 => ipv6::parse(window, start)?,
         _ => return Err(Reason::NotIp),
     };
     if network.fragment == Fragment::Later {
@@ -121,7 +130,7 @@ pub fn flow(window: &Window<'_>) -> Result<Flow, Reason> {
         }
         _ => return Err(Reason::NotTransport),
     };
-    Ok(Flow { key, kind, destination_mac: frame.destination_mac, network: frame.payload, header_length, transport, end: network.end })
+    Ok(Flow { key, kind, destination_mac: 0, network: start, header_length, transport, end: network.end })
 }
 
 /// The flow of the ports between the network header's addresses.

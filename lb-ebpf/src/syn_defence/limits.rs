@@ -28,8 +28,8 @@ fn admit(case: &Case) -> Answer {
     if policy.flags & policy_flags::HAS_PREFIXES != 0 {
         match listed(case) {
             Some(prefix_action::ALLOW) => return Answer::PLAIN,
-            Some(_) => return Reason::DeniedSource.into(),
-            None => {}
+            Some(prefix_action::DENY) => return Reason::DeniedSource.into(),
+            _ => {}
         }
     }
     let now = now();

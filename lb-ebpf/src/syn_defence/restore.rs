@@ -28,31 +28,58 @@ use crate::{
 /// How many bytes from the start of the frame hold all headers of a segment, unless it is a very odd one.
 const HEADERS: u32 = 256;
 
+/// The six words of a header from a constant position on.
+macro_rules! words {
+    ($header:expr, $at:expr) => {
+        [
+            $header.word::<{ $at }>(),
+            $header.word::<{ $at + 4 }>(),
+            $header.word::<{ $at + 8 }>(),
+            $header.word::<{ $at + 12 }>(),
+            $header.word::<{ $at + 16 }>(),
+            $header.word::<{ $at + 20 }>(),
+        ]
+    };
+}
+
 /// Gives the kernel the connection of a cookie ACK. All packets go on, whatever comes of it.
 #[inline(always)]
 pub fn restore(ctx: &TcContext) -> i32 {
-    if let Some(attributes) = attributes(ctx) {
-        count(assign(ctx, attributes));
+    if let Some((attributes, start)) = request(ctx) {
+        count(assign(ctx, attributes, start));
     }
     TCX_NEXT
 }
 
+/// What a packet begins with to this program.
+#[derive(Clone, Copy)]
+enum Start {
+    /// Its Ethernet header.
+    Ethernet,
+    /// Its IP header, see [`RestoreRequest`].
+    Ip,
+}
+
 /// What `ingress` left in the metadata, if it did.
 #[inline(always)]
-fn attributes(ctx: &TcContext) -> Option<RequestAttributes> {
+fn request(ctx: &TcContext) -> Option<(RequestAttributes, Start)> {
     const LENGTH: usize = size_of::<RestoreRequest>();
+    const AT: usize = RestoreRequest::AT;
+    const AT_IP: usize = RestoreRequest::AT_WITHOUT_ETHERNET;
     // SAFETY: the kernel keeps the bytes between the two in place until the packet's buffer is changed, which happens after this.
     let metadata = unsafe { Window::new(load::<{ offset_of!(__sk_buff, data_meta) }>(ctx), load::<{ offset_of!(__sk_buff, data) }>(ctx)) };
     let header = metadata.header::<LENGTH>(0)?;
-    let words = [header.word::<0>(), header.word::<4>(), header.word::<8>(), header.word::<12>(), header.word::<16>(), header.word::<20>()];
-    RestoreRequest::attributes_of(words)
+    if let Some(attributes) = RestoreRequest::attributes_of(words!(header, AT)) {
+        return Some((attributes, Start::Ethernet));
+    }
+    RestoreRequest::attributes_of(words!(header, AT_IP)).map(|attributes| (attributes, Start::Ip))
 }
 
 #[inline(always)]
-fn assign(ctx: &TcContext, mut attributes: RequestAttributes) -> Restored {
+fn assign(ctx: &TcContext, mut attributes: RequestAttributes, start: Start) -> Restored {
     #[expect(clippy::cast_possible_truncation, reason = "20")]
     const LENGTH: u32 = size_of::<RequestAttributes>() as u32;
-    let Some(flow) = flow(ctx) else { return Restored::Unreadable };
+    let Some(flow) = flow(ctx, start) else { return Restored::Unreadable };
     let Some(socket) = Held::tcp(ctx.as_ptr(), &flow) else { return Restored::NoListener };
     if socket.state() != LISTEN {
         return Restored::AlreadyThere;
@@ -69,7 +96,7 @@ fn assign(ctx: &TcContext, mut attributes: RequestAttributes) -> Restored {
 
 /// The flow of the segment.
 #[inline(always)]
-fn flow(ctx: &TcContext) -> Option<FlowKey> {
+fn flow(ctx: &TcContext, start: Start) -> Option<FlowKey> {
     let wanted = ctx.len().min(HEADERS);
     if load::<{ offset_of!(__sk_buff, data_end) }>(ctx) - load::<{ offset_of!(__sk_buff, data) }>(ctx) < wanted as usize {
         // A driver may leave headers in a fragment of the buffer. What cannot be had will be missed below.
@@ -78,7 +105,12 @@ fn flow(ctx: &TcContext) -> Option<FlowKey> {
     }
     // SAFETY: the kernel keeps the bytes between the two in place while the program runs; nothing changes the buffer after this.
     let window = unsafe { Window::new(load::<{ offset_of!(__sk_buff, data) }>(ctx), load::<{ offset_of!(__sk_buff, data_end) }>(ctx)) };
-    let flow = wire::flow(&window).ok()?;
+    let flow = match start {
+        Start::Ethernet => wire::flow(&window),
+        // SAFETY: the field of the context is always there.
+        Start::Ip => wire::flow_at(&window, u16::from_be(unsafe { (*ctx.skb.skb).protocol } as u16), 0),
+    };
+    let flow = flow.ok()?;
     matches!(flow.kind, Kind::Segment(_)).then_some(flow.key)
 }
 

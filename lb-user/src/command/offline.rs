@@ -42,7 +42,10 @@ pub fn snapshot(global: &GlobalArgs) -> Result<Snapshot, Failure> {
 
 /// Takes the data plane of a daemon that is gone away.
 pub fn stop(global: &GlobalArgs) -> Result<String, Failure> {
-    let (pins, _maps, plan) = open(global)?;
+    let (pins, maps, plan) = open(global)?;
+    if let Ok(live) = maps.defence.live() {
+        daemon::restore_settings(live);
+    }
     let helper = Helper::start().map_err(super::run::no_helper)?;
     for group in plan::changes(&plan, &Plan::default()).detach {
         let socket = group.sockets.iter().find_map(|(_, inode, holders)| {

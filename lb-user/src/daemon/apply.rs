@@ -267,6 +267,7 @@ impl Daemon {
         for group in &groups {
             self.detach_selector(group);
         }
+        super::guard::restore_syncookies(&mut self.guard.live);
         let removed = self.dataplane.pins.remove_all();
         let forgotten = std::fs::remove_file(&self.state_file);
         match removed {

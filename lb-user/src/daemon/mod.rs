@@ -4,8 +4,11 @@
 //! shares nothing with it. So there is no lock, and what happened is told by the order of events.
 
 mod apply;
-mod defence;
+mod guard;
+mod host;
+mod order;
 mod status;
+mod story;
 mod survey;
 
 use std::{
@@ -18,6 +21,7 @@ use std::{
 use lb_common::abi::{self, EventKind};
 
 pub(crate) use apply::no_interface;
+pub use guard::restore_settings;
 pub use status::{failure, read as read_state};
 pub use survey::Survey;
 
@@ -101,7 +105,9 @@ pub struct Daemon {
     shares: HashMap<u32, f64>,
     drains: BTreeSet<u64>,
     /// What the operator has ordered of the services' SYN defence.
-    overrides: defence::Overrides,
+    overrides: order::Overrides,
+    /// The daemon's part of the SYN defence.
+    guard: guard::Guard,
     /// Sockets that could not be put into their slots yet.
     unfilled: Vec<SlotFill>,
     /// Groups that could not be given the selector yet.
@@ -145,6 +151,8 @@ impl Daemon {
         let mut daemon = Self {
             registry: status::adopt(&state_file, &dataplane)?,
             drains: status::drains(&state_file),
+            overrides: status::orders(&state_file),
+            guard: guard::Guard::new(dataplane.maps.defence.live().map_err(failure)?),
             args,
             config,
             instance,
@@ -156,7 +164,6 @@ impl Daemon {
             events: false,
             plan: Plan::default(),
             shares: HashMap::new(),
-            overrides: defence::Overrides::new(),
             unfilled: Vec::new(),
             unattached: Vec::new(),
             rewrite: false,
@@ -188,6 +195,8 @@ impl Daemon {
         self.scan();
         self.prune().map_err(failure)?;
         self.attach()?;
+        // What a cookie's connection meets on its way can be tried only now.
+        self.guard();
         self.dataplane.settle().map_err(failure)
     }
 
@@ -240,12 +249,13 @@ impl Daemon {
     /// How long there is nothing to do unless something happens.
     fn patience(&self) -> Duration {
         let doubtful = self.survey.look_again_in().map(|after| Instant::now() + after);
-        let next = [Some(self.next_scan), Some(self.next_look), self.retry, doubtful].into_iter().flatten().min();
+        let next = [Some(self.next_scan), Some(self.next_look), Some(self.guard.next()), self.retry, doubtful].into_iter().flatten().min();
         next.map_or(LOOK, |next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Does what is due by the clock.
     fn keep_up(&mut self) {
+        self.guard();
         let now = Instant::now();
         if now >= self.next_scan {
             self.scan();
@@ -296,12 +306,17 @@ impl Daemon {
     fn listeners_changed(&mut self, events: &[abi::Event]) {
         let mut pids = BTreeSet::new();
         let mut ended = false;
+        let mut flood = false;
         for event in events {
             match EventKind::of(event.kind) {
                 Some(EventKind::ListenStart) => drop(pids.insert(event.pid)),
                 Some(EventKind::ListenStop) => ended |= self.survey.forget(event.cookie),
-                Some(EventKind::FloodStart) | None => {}
+                Some(EventKind::FloodStart) => flood = true,
+                None => {}
             }
+        }
+        if flood {
+            self.look_at_floods();
         }
         if !pids.is_empty() {
             // Other namespaces' listeners are announced as well: most of what is told means nothing here.
@@ -328,6 +343,7 @@ impl Daemon {
 
     fn network_changed(&mut self, network: Network) {
         self.network = network;
+        self.guard.check_soon();
         let attached = self.interfaces_left();
         if attached != self.attached {
             self.attached = attached;
@@ -343,7 +359,8 @@ impl Daemon {
         let host = self.host();
         let members = self.survey.members();
         let inputs = Inputs { config: &self.config, host: &host, members: &members, drains: &self.drains };
-        let (next, registry) = plan::plan(&inputs, &self.registry);
+        let (mut next, registry) = plan::plan(&inputs, &self.registry);
+        next.orders.clone_from(&self.overrides);
         let before = std::mem::replace(&mut self.registry, registry);
         self.clear_counters(&before);
         let previous = std::mem::take(&mut self.plan);
@@ -355,6 +372,7 @@ impl Daemon {
             status::write(&self.state_file, &next);
         }
         self.plan = next;
+        self.defend();
     }
 
     fn answer(&mut self, request: Request) -> Response {
@@ -441,6 +459,7 @@ impl Daemon {
             }
             return Err(failure);
         }
+        self.guard.check_soon();
         self.scan();
         let count = |number: usize, what: &str| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
         let (services, interfaces) = (count(self.plan.services.len(), "service"), count(self.attached.len(), "interface"));

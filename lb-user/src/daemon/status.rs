@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::Daemon;
+use super::{Daemon, order::Overrides};
 use crate::{
     api::protocol::Response,
     dataplane::{Dataplane, Error},
@@ -60,7 +60,7 @@ impl Daemon {
             text: sentence.clone(),
             remedy: "the rest works; `weir doctor` says what this kernel lacks".to_owned(),
         });
-        gone.chain(lacking).collect()
+        gone.chain(lacking).chain(self.guard.host.notes()).collect()
     }
 
     fn fills(&self) -> Vec<MapFill> {
@@ -114,6 +114,11 @@ pub(super) fn drains(state_file: &Path) -> BTreeSet<u64> {
     let plan = read(state_file);
     let backends = plan.services.iter().flat_map(|service| &service.backends);
     backends.filter(|backend| backend.state == State::Draining).map(|backend| backend.cookie).collect()
+}
+
+/// What was ordered of services' SYN defence.
+pub(super) fn orders(state_file: &Path) -> Overrides {
+    read(state_file).orders
 }
 
 /// Logs what is otherwise than before: services and backends that came, went, or changed their state, and services that are balanced

@@ -17,6 +17,29 @@ pub struct ServiceTotals {
     pub by_reason: [Counter; Reason::ALL.len()],
 }
 
+impl ServiceTotals {
+    /// How many SYNs came, whatever became of them.
+    #[must_use]
+    pub fn syns(&self) -> u64 {
+        const SYNS: [Reason; 13] = [
+            Reason::TcpOpened,
+            Reason::NoBackend,
+            Reason::CookieSent,
+            Reason::SynWithData,
+            Reason::SynBehindOptions,
+            Reason::KernelOnlySyn,
+            Reason::KernelOnlySynOverLimit,
+            Reason::SynAckPrefixLimit,
+            Reason::SynAckCap,
+            Reason::DefenceAsleep,
+            Reason::NoMetadata,
+            Reason::FloodSyn,
+            Reason::NewFlowsOverLimit,
+        ];
+        SYNS.iter().map(|reason| self.by_reason[reason.index()].packets).sum()
+    }
+}
+
 /// A backend's counters, all CPUs together.
 pub type BackendTotals = BackendCounters;
 

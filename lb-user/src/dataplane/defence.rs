@@ -54,6 +54,11 @@ impl DefenceMaps {
         self.policies.set(service, Plain(policy), 0).map_err(Error::map("DEFENCE"))
     }
 
+    /// How a service is defended.
+    pub fn policy(&self, service: u32) -> Result<DefencePolicy, Error> {
+        self.policies.get(&service, 0).map(|Plain(policy)| policy).map_err(Error::map("DEFENCE"))
+    }
+
     /// The flood on a service, as the programs have written it down.
     pub fn flood(&self, service: u32) -> Result<FloodState, Error> {
         self.floods.get(&service, 0).map(|Plain(state)| state).map_err(Error::map("FLOODS"))

@@ -16,7 +16,7 @@ use lb_common::{
     tag::TagKey,
 };
 use log::Log;
-use zerocopy::{FromZeros as _, IntoBytes as _};
+use zerocopy::{FromBytes, FromZeros as _, IntoBytes};
 
 use super::{
     Error, Events, KernelLog, OBJECT,
@@ -219,15 +219,13 @@ fn offsets(types: Result<&Types, &str>) -> Result<Vec<(&'static str, u32)>, Stri
 fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32]) -> Result<(), Error> {
     let mut settings = maps.settings()?;
     if settings.abi_version == 0 {
-        settings = Settings { abi_version: ABI_VERSION, attached_at: boot_time(), tag_key: random_tag_key()?, ..Settings::new_zeroed() };
+        settings = Settings { abi_version: ABI_VERSION, attached_at: boot_time(), tag_key: random(TagKey::new_zeroed())?, ..Settings::new_zeroed() };
         // Flows keep their backends when the version changes: the key and the UDP flows go with them.
         if let Some(old) = old_versions.last() {
             let before = maps.inherit(pins, *old)?;
             (settings.flow_hash_key, settings.attached_at) = (before.flow_hash_key, before.attached_at);
         } else {
-            let mut key = [0; 16];
-            getrandom::fill(&mut key).map_err(|error| Error::call("get random numbers")(std::io::Error::other(error)))?;
-            settings.flow_hash_key = words(key);
+            settings.flow_hash_key = random_key()?;
         }
     }
     if let Some(key) = options.flow_hash_key {
@@ -239,10 +237,15 @@ fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32])
     maps.set_settings(settings)
 }
 
-fn random_tag_key() -> Result<TagKey, Error> {
-    let mut key = TagKey::new_zeroed();
-    getrandom::fill(key.as_mut_bytes()).map_err(|error| Error::call("get random numbers")(std::io::Error::other(error)))?;
-    Ok(key)
+/// A key of 16 bytes, from the operating system's random numbers.
+pub fn random_key() -> Result<[u64; 2], Error> {
+    random(<[u64; 2]>::new_zeroed())
+}
+
+/// What is given, with all its bytes from the operating system's random numbers.
+fn random<T: FromBytes + IntoBytes>(mut value: T) -> Result<T, Error> {
+    getrandom::fill(value.as_mut_bytes()).map_err(|error| Error::call("get random numbers")(std::io::Error::other(error)))?;
+    Ok(value)
 }
 
 fn words(key: [u8; 16]) -> [u64; 2] {
@@ -255,6 +258,14 @@ fn words(key: [u8; 16]) -> [u64; 2] {
 #[must_use]
 pub fn boot_time() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // Neither part is negative on that clock.
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+/// The time that the programs have, nanoseconds of CLOCK_MONOTONIC: it stands still while the machine sleeps.
+#[must_use]
+pub fn monotonic_time() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     // Neither part is negative on that clock.
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }

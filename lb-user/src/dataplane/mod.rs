@@ -23,7 +23,7 @@ pub use attach::Attached;
 pub use counters::{BackendTotals, ServiceTotals};
 pub use error::{Error, Occupant};
 pub use events::{Events, KernelLog};
-pub use load::{Dataplane, Options, Programs, boot_time};
+pub use load::{Dataplane, Options, Programs, boot_time, monotonic_time, random_key};
 pub use maps::Maps;
 pub use pins::{Pins, SOCKETS};
 pub use survival::{Survival, Survivals};

@@ -161,5 +161,22 @@ pub fn sysctl(name: &str) -> Option<String> {
     Some(value.trim_end().to_owned())
 }
 
+/// Sets a kernel setting; see [`sysctl`].
+pub fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
+    fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value)
+}
+
+/// How often a SYN queue of the calling thread's network namespace was full: how many SYNs the kernel answered with cookies or dropped for
+/// that (TCPReqQFullDoCookies and TCPReqQFullDrop). None if the kernel does not say.
+#[must_use]
+pub fn syn_queue_overflows() -> Option<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").ok()?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let counters = names.split(' ').zip(values.split(' '));
+    let overflows = counters.filter(|(name, _)| matches!(*name, "TCPReqQFullDoCookies" | "TCPReqQFullDrop"));
+    Some(overflows.filter_map(|(_, value)| value.parse::<u64>().ok()).sum())
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,14 +11,15 @@ use std::collections::BTreeMap;
 
 use lb_common::{
     Reason,
-    abi::{Cause, SelectionMiss},
+    abi::{Cause, Restored, SelectionMiss},
+    flood::Mode,
 };
 use prometheus::{
     TextEncoder,
     proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use super::snapshot::{Backend, Daemon, ReasonCount, Service, Snapshot};
+use super::snapshot::{Backend, Daemon, ReasonCount, Service, ServiceDefence, Snapshot};
 use crate::{config::Protocol, plan::State};
 
 /// The content type of what [`render`] returns.
@@ -31,6 +32,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, prometheus::Error> {
         of_the_daemon(&mut page, snapshot, daemon)?;
     }
     of_the_data_plane(&mut page, snapshot)?;
+    of_the_defence(&mut page, snapshot)?;
     of_the_services(&mut page, &snapshot.services)?;
     of_the_backends(&mut page, &snapshot.services)?;
     Ok(page.text)
@@ -113,6 +115,64 @@ fn of_the_data_plane(page: &mut Page, snapshot: &Snapshot) -> Result<(), prometh
                 out.count(&[("reason", miss.label())], in_map(&snapshot.selector_misses, miss.label()));
             }
         },
+    )
+}
+
+fn of_the_defence(page: &mut Page, snapshot: &Snapshot) -> Result<(), prometheus::Error> {
+    let Snapshot { defence, services, .. } = snapshot;
+    page.write(
+        "weir_defence_info",
+        "How SYN cookies are made: own (all TCP options kept), kernel (MSS alone kept), or none (SYNs are never answered); always 1.",
+        Kind::Gauge,
+        |out| out.add(&[("scheme", &defence.scheme)], 1.0),
+    )?;
+    page.gauge(
+        "weir_defence_live",
+        "Whether the daemon's record in the kernel is fresh: while it is 0, XDP answers no SYN and floods reach the kernel.",
+        number(defence.live),
+    )?;
+    if let Some(age) = defence.key_age {
+        page.gauge("weir_defence_key_age_seconds", "How old the key is that makes SYN cookies; a new one is made each `key_lifetime`.", age)?;
+    }
+    page.gauge(
+        "weir_defence_sysctl_changed",
+        "Whether net.ipv4.tcp_syncookies is 2 for the time of a flood, so that the kernel honours cookies made in XDP.",
+        number(defence.sysctl_changed),
+    )?;
+    page.write(
+        "weir_restored_connections_total",
+        "What became of valid SYN cookies of Weir's own behind XDP: restored is what should be.",
+        Kind::Counter,
+        |out| {
+            for outcome in Restored::ALL {
+                out.count(&[("outcome", outcome.label())], in_map(&defence.restored, outcome.label()));
+            }
+        },
+    )?;
+    let each = |visit: &mut dyn FnMut(&str, &ServiceDefence)| {
+        for service in services {
+            if let Some(defence) = &service.defence {
+                visit(&service.name, defence);
+            }
+        }
+    };
+    page.write(
+        "weir_defence_mode",
+        "What a service's SYN defence does: 1 for the mode that it is in, 0 for the others. In flood, SYNs are answered in XDP with cookies.",
+        Kind::Gauge,
+        |out| {
+            each(&mut |service, defence| {
+                for mode in Mode::ALL {
+                    out.add(&[("service", service), ("mode", mode.label())], number(defence.mode == mode.label()));
+                }
+            });
+        },
+    )?;
+    page.write(
+        "weir_defence_unsafe",
+        "Whether a connection that begins with a cookie would be lost in this host's packet filter, so that no SYN of the service is answered.",
+        Kind::Gauge,
+        |out| each(&mut |service, defence| out.add(&[("service", service)], number(defence.is_unsafe))),
     )
 }
 
@@ -265,8 +325,10 @@ fn each_tcp_backend(services: &[Service], visit: impl FnMut(&str, &str, &Backend
 fn may_count(reason: Reason, protocol: Protocol) -> bool {
     match reason {
         Reason::TcpOpened | Reason::TcpEstablished => protocol == Protocol::Tcp,
-        Reason::UdpOpened | Reason::UdpEstablished => protocol == Protocol::Udp,
-        other => other.is_of_service(),
+        Reason::UdpOpened | Reason::UdpEstablished | Reason::DatagramsOverLimit => protocol == Protocol::Udp,
+        Reason::FirstFragment | Reason::IcmpError | Reason::NoBackend | Reason::DeniedSource => true,
+        // What is left is the defence's, against floods of TCP.
+        other => other.is_of_service() && protocol == Protocol::Tcp,
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::{
     collections::HashMap,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use lb_common::{
     Reason,
-    abi::{Cause, SOCKET_SLOTS, SelectionMiss, TABLE_HEADER},
+    abi::{Cause, Restored, SOCKET_SLOTS, Scheme, SelectionMiss, TABLE_HEADER, policy_flags},
+    flood::Mode,
 };
 
-use super::snapshot::{AcceptQueue, Backend, Daemon, Dataplane, Interface, MapFill, Program, ReasonCount, Service, Snapshot};
+use super::snapshot::{AcceptQueue, Backend, Daemon, Dataplane, Defence, Interface, MapFill, Program, ReasonCount, Service, ServiceDefence, Snapshot};
 use crate::{
+    api::protocol::Order,
     config::Protocol,
-    dataplane::{Error, Maps, ServiceTotals},
+    dataplane::{Error, Maps, ServiceTotals, monotonic_time},
     plan::{self, Note, Plan},
 };
 
@@ -66,8 +68,8 @@ pub fn snapshot(plan: &Plan, maps: &Maps, facts: Facts) -> Result<Snapshot, Erro
     let Facts { instance, daemon, interfaces, programs, maps: fills, queues, shares } = facts;
     let settings = maps.settings()?;
     let now = crate::dataplane::boot_time();
-    let uptime = std::time::Duration::from_nanos(now.saturating_sub(settings.attached_at)).as_secs_f64();
-    let services: Result<Vec<_>, Error> = plan.services.iter().map(|service| of_service(service, maps, &queues, &shares)).collect();
+    let uptime = Duration::from_nanos(now.saturating_sub(settings.attached_at)).as_secs_f64();
+    let services: Result<Vec<_>, Error> = plan.services.iter().map(|service| of_service(service, order(plan, service), maps, &queues, &shares)).collect();
     let misses = maps.selection_misses()?;
     Ok(Snapshot {
         taken_at: unix_time(),
@@ -78,12 +80,51 @@ pub fn snapshot(plan: &Plan, maps: &Maps, facts: Facts) -> Result<Snapshot, Erro
         others: plan.others.clone(),
         passed: reasons(&maps.service_totals(0)?, |reason| !reason.is_of_service()),
         selector_misses: SelectionMiss::ALL.iter().map(|miss| (miss.label().to_owned(), misses[*miss as usize])).collect(),
+        defence: defence(maps)?,
         notes: plan.notes.clone(),
     })
 }
 
+/// The defence as a whole, by the record that the daemon renews.
+fn defence(maps: &Maps) -> Result<Defence, Error> {
+    let (live, now) = (maps.defence.live()?, monotonic_time());
+    let current = live.keys[(live.parity & 1) as usize].honoured_until;
+    let scheme = [Scheme::Own, Scheme::Kernel].into_iter().find(|scheme| *scheme as u32 == live.scheme).unwrap_or_default();
+    let restored = maps.restored()?;
+    let key_age = (current != 0).then(|| Duration::from_nanos(now.saturating_sub(live.key_made_at)).as_secs_f64());
+    Ok(Defence {
+        scheme: scheme.label().to_owned(),
+        live: live.is_live(now),
+        key_age,
+        sysctl_changed: live.syncookies_before != 0,
+        restored: Restored::ALL.iter().map(|outcome| (outcome.label().to_owned(), restored[*outcome as usize])).collect(),
+    })
+}
+
+fn of_defence(service: &plan::Service, order: Order, maps: &Maps) -> Result<Option<ServiceDefence>, Error> {
+    if service.protocol != Protocol::Tcp {
+        return Ok(None);
+    }
+    let (policy, flood, now) = (maps.defence.policy(service.index)?, maps.defence.flood(service.index)?, monotonic_time());
+    let mode = if policy.is_defended() { policy.mode(&flood, now) } else { Mode::Calm };
+    let end = if mode == Mode::Flood { now } else { flood.hot };
+    Ok(Some(ServiceDefence {
+        stance: service.stance,
+        order,
+        mode: mode.label().to_owned(),
+        flood_seconds: (mode != Mode::Calm && flood.entered != 0).then(|| Duration::from_nanos(end.saturating_sub(flood.entered)).as_secs()),
+        is_unsafe: policy.flags & policy_flags::UNSAFE != 0,
+    }))
+}
+
+/// What an operator has ordered of the service's defence.
+fn order(plan: &Plan, service: &plan::Service) -> Order {
+    plan.orders.get(&service.name).copied().unwrap_or(Order::Auto)
+}
+
 fn of_service(
     service: &plan::Service,
+    order: Order,
     maps: &Maps,
     queues: &HashMap<u64, (u32, u32)>,
     shares: &HashMap<u32, f64>,
@@ -104,6 +145,7 @@ fn of_service(
         listeners: service.listeners.len() as u64,
         table_size: service.table_size,
         backends,
+        defence: of_defence(service, order, maps)?,
         packets: reasons(&totals, |reason| totals.by_reason[reason.index()].packets > 0),
         notes,
     })
@@ -145,8 +187,7 @@ fn reasons(totals: &ServiceTotals, wanted: impl Fn(Reason) -> bool) -> Vec<Reaso
 fn missing_packets(protocol: Protocol, totals: &ServiceTotals, backends: &[Backend]) -> Option<Note> {
     /// So many opening packets without a single selection are no accident.
     const ENOUGH: u64 = 10;
-    let opening = if protocol == Protocol::Tcp { Reason::TcpOpened } else { Reason::UdpOpened };
-    let seen = totals.by_reason[opening.index()].packets;
+    let seen = if protocol == Protocol::Tcp { totals.syns() } else { totals.by_reason[Reason::UdpOpened.index()].packets };
     let selected: u64 = backends.iter().flat_map(|backend| backend.selected.values()).sum();
     match (seen, selected) {
         (0, 1..) => Some(Note {

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::Protocol,
+    api::protocol::Order,
+    config::{Protocol, Stance},
     plan::{Note, OtherListener, Process, State},
 };
 
@@ -28,8 +29,41 @@ pub struct Snapshot {
     pub passed: Vec<ReasonCount>,
     /// How often the selector left the choice to the kernel, by why (`lb_common::abi::SelectionMiss::label`).
     pub selector_misses: BTreeMap<String, u64>,
+    /// The SYN defence as a whole.
+    #[serde(default)]
+    pub defence: Defence,
     /// What the user should know about the whole.
     pub notes: Vec<Note>,
+}
+
+/// The SYN defence as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Defence {
+    /// How cookies are made: `own`, `kernel`, or `none`.
+    pub scheme: String,
+    /// Whether the record that the daemon renews is fresh: while it is not, XDP answers no SYN.
+    pub live: bool,
+    /// How old the key is that makes cookies, in seconds; none before there is one.
+    pub key_age: Option<f64>,
+    /// Whether net.ipv4.tcp_syncookies is changed for the time of a flood.
+    pub sysctl_changed: bool,
+    /// What became of valid cookies in the stack, by outcome (`lb_common::abi::Restored::label`).
+    pub restored: BTreeMap<String, u64>,
+}
+
+/// The SYN defence of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDefence {
+    /// When SYNs are answered, as configured.
+    pub stance: Stance,
+    /// What an operator has ordered.
+    pub order: Order,
+    /// What it does now: `calm`, `flood` or `lingering` (`lb_common::flood::Mode::label`).
+    pub mode: String,
+    /// How long the flood has lasted, or the last one lasted while it lingers, in seconds.
+    pub flood_seconds: Option<u64>,
+    /// Whether a cookie's connection would be lost on this host, so that no SYN is answered.
+    pub is_unsafe: bool,
 }
 
 impl Snapshot {
@@ -164,6 +198,9 @@ pub struct Service {
     pub table_size: u32,
     /// Its backends, by index.
     pub backends: Vec<Backend>,
+    /// Its SYN defence; none of a UDP service.
+    #[serde(default)]
+    pub defence: Option<ServiceDefence>,
     /// Packets seen by XDP, by reason; reasons with none are left out.
     pub packets: Vec<ReasonCount>,
     /// What the user should know about it.

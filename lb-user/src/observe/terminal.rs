@@ -3,10 +3,11 @@
 use std::{env, fmt::Write as _, io::IsTerminal as _, net::IpAddr};
 
 use super::{
-    snapshot::{Backend, Dataplane, ReasonCount, Service, Snapshot},
+    snapshot::{Backend, Dataplane, ReasonCount, Service, ServiceDefence, Snapshot},
     table::{Column, table},
 };
 use crate::{
+    api::protocol::Order,
     config::Protocol,
     plan::{Note, OtherListener, State, Unbalanced},
 };
@@ -137,6 +138,9 @@ fn of_service(out: &mut String, service: &Service, others: &[OtherListener], sty
     let title = if name == endpoint { String::new() } else { format!("  {endpoint}") };
     let sockets = if service.balanced { states(&service.backends) } else { listeners(service, others) };
     let _ = writeln!(out, "{}{title}  {sockets}", style.paint(Ink::Bold, &name));
+    if let Some(defence) = &service.defence {
+        of_defence(out, defence, style);
+    }
     if service.packets.is_empty() {
         out.push_str("  packets: none yet\n");
     } else {
@@ -146,6 +150,20 @@ fn of_service(out: &mut String, service: &Service, others: &[OtherListener], sty
         out.push_str(&table(&columns(service.protocol), &service.backends, style));
     }
     of_notes(out, &service.notes, style);
+}
+
+/// `SYN defence: flood for 12 s`; nothing in calm, unless an operator has ordered otherwise.
+fn of_defence(out: &mut String, defence: &ServiceDefence, style: Style) {
+    let ordered = if defence.order == Order::Auto { String::new() } else { format!(", ordered {}", defence.order.label()) };
+    let lasted = defence.flood_seconds.map(|seconds| format!(" for {seconds} s")).unwrap_or_default();
+    let (text, ink) = match defence.mode.as_str() {
+        "flood" if defence.is_unsafe => (format!("flood{lasted}, SYNs pass to the kernel{ordered}"), Ink::Warning),
+        "flood" => (format!("flood{lasted}, SYNs are answered with cookies{ordered}"), Ink::Warning),
+        "lingering" => (format!("a flood is over, its cookies are still honoured{ordered}"), Ink::Plain),
+        _ if ordered.is_empty() => return,
+        _ => (format!("calm{ordered}"), Ink::Plain),
+    };
+    hanging(out, "  SYN defence: ", &text, style, ink);
 }
 
 /// `3 backends: 2 ready, 1 draining`

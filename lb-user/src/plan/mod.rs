@@ -20,11 +20,12 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    api::protocol::Order,
     config::{Protocol, Stance},
     listeners::Holder,
 };
@@ -45,6 +46,9 @@ pub struct Plan {
     pub others: Vec<OtherListener>,
     /// What the user should know about the whole.
     pub notes: Vec<Note>,
+    /// What an operator has ordered of services' SYN defence, by the service's name: kept here for the next daemon.
+    #[serde(default)]
+    pub orders: BTreeMap<String, Order>,
 }
 
 /// A service: an address, a port, a protocol, and the sockets that serve it: a group that Weir balances, or listeners that it only

@@ -87,10 +87,10 @@ impl Drop for Plane {
 /// Takes every bare ACK to the port for a cookie's.
 fn stamping(v6: bool, attributes: RequestAttributes) -> OwnedFd {
     const ADJUST_META: i32 = 54;
-    const LENGTH: i32 = 24;
+    const LENGTH: i32 = 40;
     let tcp: i16 = if v6 { 54 } else { 34 };
     let ether_type = i32::from((if v6 { 0x86dd_u16 } else { 0x0800 }).to_be());
-    let words: [i32; 6] = zerocopy::transmute!(RestoreRequest::new(attributes));
+    let words: [i32; 10] = zerocopy::transmute!(RestoreRequest::new(attributes));
     // Jumps go to the end; how far that is, is filled in below.
     let mut program = vec![
         instruction::copy(6, 1),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Daemon;
+use super::{Daemon, status};
 use crate::{
     api::protocol::Order,
     command::defence::no_syns,
@@ -18,11 +18,16 @@ impl Daemon {
     /// Forces a service's SYN defence, or has the configuration decide again. An order stays when its service goes and comes back.
     pub(super) fn defence_order(&mut self, name: &str, order: Order) -> Result<String, Failure> {
         let service = tcp_service(&self.plan, name)?;
+        let index = service.index;
         let before = replace(&mut self.overrides, name, order);
         if before != order {
             tracing::info!("service {name}: SYN defence {} by command, was {}", order.label(), before.label());
         }
-        Ok(said(service, before, order))
+        let said = said(service, before, order);
+        self.plan.orders.clone_from(&self.overrides);
+        status::write(&self.state_file, &self.plan);
+        self.carry_out_order(index, order);
+        Ok(said)
     }
 }
 

@@ -1,0 +1,134 @@
+//! What goes on at a service whose defence is not calm: from its first to its last moment, and the lines in the log about it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use lb_common::{
+    Reason,
+    abi::{DefencePolicy, LiveState, Scheme, Stance, policy_flags},
+    flood::Mode,
+};
+
+use super::host::HostFacts;
+use crate::{dataplane::ServiceTotals, plan::Service};
+
+/// What goes on at a service.
+#[derive(Debug, Clone)]
+pub(super) struct Story {
+    /// What its defence does.
+    pub mode: Mode,
+    /// Since when: nanoseconds of CLOCK_MONOTONIC.
+    pub since: u64,
+    began: u64,
+    before: Figures,
+    last: (u64, Figures),
+}
+
+/// Packets of a flood so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Figures {
+    syns: u64,
+    sent: u64,
+    accepted: u64,
+    refused: u64,
+}
+
+impl Figures {
+    fn of(totals: &ServiceTotals) -> Self {
+        let packets = |reason: Reason| totals.by_reason[reason.index()].packets;
+        let refused = Reason::ALL.into_iter().filter(|reason| reason.action() == lb_common::Action::Drop).map(packets).sum();
+        Self { syns: totals.syns(), sent: packets(Reason::CookieSent), accepted: packets(Reason::CookieAccepted), refused }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            syns: self.syns.saturating_sub(before.syns),
+            sent: self.sent.saturating_sub(before.sent),
+            accepted: self.accepted.saturating_sub(before.accepted),
+            refused: self.refused.saturating_sub(before.refused),
+        }
+    }
+}
+
+impl Story {
+    /// Takes a look at a service's defence into its story, and logs where it has turned.
+    #[expect(clippy::too_many_arguments, reason = "one call; each is another thing that the line in the log is about")]
+    pub fn go_on(
+        stories: &mut BTreeMap<u32, Self>,
+        service: &Service,
+        policy: &DefencePolicy,
+        mode: Mode,
+        totals: &ServiceTotals,
+        live: &LiveState,
+        host: &HostFacts,
+        now: u64,
+    ) {
+        let figures = Figures::of(totals);
+        let Some(story) = stories.get_mut(&service.index) else {
+            let story = Self { mode: Mode::Calm, since: now, began: now, before: figures, last: (now, figures) };
+            stories.insert(service.index, story);
+            return Self::go_on(stories, service, policy, mode, totals, live, host, now);
+        };
+        let last = std::mem::replace(&mut story.last, (now, figures));
+        let was = std::mem::replace(&mut story.mode, mode);
+        if was == mode {
+            return;
+        }
+        story.since = now;
+        let name = &service.name;
+        match (was, mode) {
+            (Mode::Calm, Mode::Flood) => {
+                (story.began, story.before) = (now, last.1);
+                let rate = rate(figures.since(last.1).syns, now.saturating_sub(last.0));
+                tracing::warn!("service {name}: flood, {}: {rate}; {}", cause(policy, now), answer(policy, live, host));
+            }
+            (Mode::Lingering, Mode::Flood) => tracing::warn!("service {name}: flood again; {}", answer(policy, live, host)),
+            (_, Mode::Lingering) => {
+                tracing::warn!("service {name}: the flood is over; {}; SYNs pass to the kernel again", told(story, figures, now));
+            }
+            (_, Mode::Calm) => tracing::info!("service {name}: calm; {}", told(story, figures, now)),
+            (Mode::Flood, Mode::Flood) => {}
+        }
+    }
+}
+
+/// Who or what began the flood.
+fn cause(policy: &DefencePolicy, now: u64) -> String {
+    if policy.stance == Stance::Always as u32 {
+        "as ordered or configured".to_owned()
+    } else if now < policy.full_until {
+        "its SYN queue is full".to_owned()
+    } else {
+        let per_second = |window: u32| u64::from(window) * u64::from(lb_common::flood::WINDOWS_PER_SECOND);
+        let (syns, strays) = (per_second(policy.thresholds.syns), per_second(policy.thresholds.strays));
+        format!("more than {syns} SYNs or {strays} segments of no connection a second")
+    }
+}
+
+fn rate(syns: u64, nanoseconds: u64) -> String {
+    let per_second = u128::from(syns) * 1_000_000_000 / u128::from(nanoseconds.max(1));
+    format!("{per_second} SYNs a second lately")
+}
+
+/// What is done about it.
+fn answer(policy: &DefencePolicy, live: &LiveState, host: &HostFacts) -> &'static str {
+    if policy.flags & policy_flags::UNSAFE != 0 {
+        return "SYNs pass to the kernel: a cookie's connection would be lost in this host's packet filter";
+    }
+    if policy.flags & policy_flags::HAS_LISTENER == 0 {
+        return "SYNs pass to the kernel: nobody listens";
+    }
+    match host.scheme {
+        Scheme::None => "SYNs pass to the kernel: it would refuse cookies",
+        Scheme::Own => "SYNs are answered in XDP with cookies that keep all options",
+        Scheme::Kernel if live.syncookies_before == 0 && host.syncookies == 1 => {
+            "SYNs are answered in XDP with the kernel's cookies while its SYN queue is full"
+        }
+        Scheme::Kernel => "SYNs are answered in XDP with the kernel's cookies",
+    }
+}
+
+fn told(story: &Story, figures: Figures, now: u64) -> String {
+    let Figures { syns, sent, accepted, refused } = figures.since(story.before);
+    let lasted = Duration::from_nanos(now.saturating_sub(story.began)).as_secs();
+    format!("in {lasted} s {syns} SYNs, {sent} cookies sent, {accepted} came back right, {refused} packets refused")
+}
