@@ -118,10 +118,11 @@ const FLOOD_SYNS_PER_SECOND: Key = Key {
 const FLOOD_STRAYS_PER_SECOND: Key = Key {
     name: "flood_strays_per_second",
     form: FLOOD_RATE,
-    fallback: Fallback::Value("10000"),
-    example: "10000",
-    help: "Segments of no known connection per second to one service (ACKs, SYN-ACKs, RSTs, FINs) that begin a flood. Clients send a few \
-           after a restart of the server; the default is far more than that, and as many as SYNs that do.",
+    fallback: Fallback::Value("50000"),
+    example: "50000",
+    help: "Segments of no known connection per second to one service (ACKs, SYN-ACKs, RSTs, FINs) that begin a flood. In calm one segment of \
+           32 is looked up. Connections that end in a reset leave some, so a busy service has as many as it has clients: the default is that \
+           of SYNs.",
 };
 const QUIET_TIME: Key = Key {
     name: "quiet_time",
@@ -213,7 +214,7 @@ impl Default for Defence {
             syn_defence: Stance::Auto,
             scheme: SchemeChoice::Auto,
             flood_syns_per_second: 50_000,
-            flood_strays_per_second: 10_000,
+            flood_strays_per_second: 50_000,
             quiet_time: Duration::from_secs(10),
             minimum_time: Duration::from_secs(10),
             key_lifetime: Duration::from_secs(60),
