@@ -170,6 +170,15 @@ impl DataPlane {
         ServiceCounters::read_from_bytes(sum.as_bytes()).expect("whole words")
     }
 
+    /// How many packets of a service have met this end.
+    pub fn counter(&self, service: u32, reason: Reason) -> u64 {
+        let words = size_of::<ServiceCounters>() / 8;
+        let mut values = vec![0; self.cpus * words];
+        bpf::maps::lookup(self.map("SERVICE_COUNTERS"), service, &mut values).expect("a service's counters");
+        // Packets and bytes take turns.
+        values.iter().skip(2 * reason.index()).step_by(words).sum()
+    }
+
     /// The flood on a service, as the programs have written it down.
     pub fn flood(&self, service: u32) -> lb_common::flood::FloodState {
         let mut words = [0; 2];

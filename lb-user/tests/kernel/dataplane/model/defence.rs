@@ -142,6 +142,10 @@ impl Model<'_> {
             State::Capped => return drops(Reason::SynAckCap),
             _ => {}
         }
+        if state == State::KernelScheme && header_end > whole.len() {
+            // The kernel makes no cookie for half a header.
+            return drops(Reason::DefenceAsleep);
+        }
         if header_end > bytes.len() {
             return drops(Reason::BadDataOffset);
         }
