@@ -76,9 +76,11 @@ pub fn backend(ctx: *mut xdp_md, case: &Case, service: &ServiceRecord, admission
         return Ok(Backend::Unchosen(opened));
     }
     let none = Verdict { service: service.service, reason: Reason::NoBackend };
-    let slot = match quic(ctx, case, service) {
+    let slot = match quic(ctx, case, service).or_else(|| Place::of(key, service.service)?.slot(0)) {
         Some(slot) => slot,
-        None => Place::of(key, service.service).and_then(|place| place.slot(0)).ok_or(none)?,
+        // The kernel chooses here too, but has to be told of the connection, whose SYN it has not seen.
+        None if !matches!(admission, Admission::Plain) => return Ok(Backend::Unchosen(opened)),
+        None => return Err(none),
     };
     if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(slot) {
         // SAFETY: the pointer is to this CPU's own value, see `verdict::finish`.

@@ -112,7 +112,8 @@ fn answer(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, now: u
     if write_syn_ack(ctx, &raw const *case, &raw const *reply) != 0 {
         return Err(Reason::BadDataOffset);
     }
-    trim(ctx, data);
+    // The header may tell of more data than there is.
+    trim(ctx, u64::from(case.end).min(case.length).saturating_sub(case.data() as u64));
     Ok(Reason::CookieSent)
 }
 
@@ -137,7 +138,7 @@ fn spend(budget: u32, now: u64, rate: u32) -> bool {
 /// Cuts off the data of a Fast Open SYN: the client sends it again, and an answer must not carry it. No pointer into the packet may be
 /// used after this.
 #[inline(always)]
-fn trim(ctx: *mut xdp_md, data: usize) {
+fn trim(ctx: *mut xdp_md, data: u64) {
     if data == 0 || data > 9_000 {
         return;
     }

@@ -1,5 +1,7 @@
 //! The commands of bpf(2) that the tests need and aya has not: programs written by hand, their pins and test runs, batch lookups.
 
+pub mod maps;
+
 use std::{
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -46,14 +48,18 @@ pub struct Outcome {
     pub verdict: u32,
     /// The frame as the program left it, and what the kernel did not write of a buffer filled with [`DIRT`] and larger than the frame.
     pub frame: Vec<u8>,
+    /// What the program put in front of it as metadata.
+    pub metadata: Vec<u8>,
     /// The mean duration of one run, in nanoseconds.
     pub nanoseconds: u32,
 }
 
 /// What fills every buffer that a test hands out.
 pub const DIRT: u8 = 0xa5;
-/// How many bytes the output buffer has more than the frame.
+/// How many bytes the output buffer has more than the frame: more than any metadata.
 pub const SPARE: usize = 64;
+/// A longer frame does not fit the first buffer of a test run: its context, which would say how much of it is there, is not given.
+pub const FITS_FIRST_BUFFER: usize = 3_000;
 
 /// `struct xdp_md`.
 #[repr(C)]
@@ -99,7 +105,8 @@ pub fn test_run(program: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<Outcome> {
         rx_queue_index: 0,
         egress_ifindex: 0,
     };
-    let has_context = run.first_buffer.is_some() || run.interface.is_some();
+    let has_context = run.first_buffer.is_some() || run.interface.is_some() || run.frame.len() < FITS_FIRST_BUFFER;
+    let mut left = Context { data: 0, data_end: 0, data_meta: 0, ingress_ifindex: 0, rx_queue_index: 0, egress_ifindex: 0 };
     let mut attributes = TestRun {
         program: descriptor(program),
         size_in: number(run.frame.len()),
@@ -109,6 +116,8 @@ pub fn test_run(program: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<Outcome> {
         repeat: run.repeat,
         context_size_in: if has_context { number(size_of::<Context>()) } else { 0 },
         context_in: if has_context { (&raw const context).expose_provenance() as u64 } else { 0 },
+        context_size_out: if has_context { number(size_of::<Context>()) } else { 0 },
+        context_out: if has_context { (&raw mut left).expose_provenance() as u64 } else { 0 },
         ..TestRun::default()
     };
     call(PROG_TEST_RUN, &mut attributes)?;
@@ -116,7 +125,9 @@ pub fn test_run(program: BorrowedFd<'_>, run: &Run<'_>) -> io::Result<Outcome> {
     let length = attributes.size_out as usize;
     let end = frame[length.min(frame.len())..].iter().rposition(|byte| *byte != DIRT).map_or(length, |at| length + at + 1);
     frame.truncate(end);
-    Ok(Outcome { verdict: attributes.verdict, frame, nanoseconds: attributes.duration })
+    // The metadata is what lies before the start of the data, all of it counted from the start of the metadata.
+    let metadata = frame.drain(..left.data as usize).collect();
+    Ok(Outcome { verdict: attributes.verdict, frame, metadata, nanoseconds: attributes.duration })
 }
 
 /// Loads a program of these instructions under a name of at most 15 bytes.
@@ -198,21 +209,10 @@ pub fn program_array(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Reads the first `count` elements of an array whose values are `words` words of 64 bits long (of a per-CPU array: of all CPUs).
 pub fn lookup_batch(map: BorrowedFd<'_>, count: usize, words: usize) -> io::Result<Vec<u64>> {
-    #[repr(C)]
-    struct Attributes {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map: u32,
-        element_flags: u64,
-        flags: u64,
-    }
     let mut next = [0_u32];
     let mut keys = vec![0_u32; count];
     let mut values = vec![0_u64; count * words];
-    let mut attributes = Attributes {
+    let mut attributes = maps::Batch {
         in_batch: 0,
         out_batch: next.as_mut_ptr().expose_provenance() as u64,
         keys: keys.as_mut_ptr().expose_provenance() as u64,

@@ -13,14 +13,19 @@ use aya::{
 };
 use lb_common::{
     FlowKey, Reason,
-    abi::{ABI_VERSION, BackendCounters, BackendState, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, Settings, UdpFlow},
-    tag::TagKey,
+    abi::{
+        ABI_VERSION, BackendCounters, BackendState, DefencePolicy, KnownFlow, PortBitmap, PrefixBucket, PrefixKey, ServiceCounters,
+        ServiceKey, ServiceRecord, Settings, UdpFlow, prefix_action,
+    },
+    limiter::Bucket,
+    tag::Place,
 };
 use lb_user::dataplane::OBJECT;
-use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     bpf::{self, DIRT, Outcome, Run, instruction},
+    defended::{self, State, TAG_KEY},
     model::Fate,
     world::{BRIDGE_MAC, GENERATION, HASH_KEY, SERVICES, SLOTS, World},
 };
@@ -28,6 +33,10 @@ use crate::support::packet::SERVER_MAC;
 
 /// `BPF_F_INNER_MAP`: an array of another size than the template's may stand in a map of maps. And `BPF_F_MMAPABLE`, as the template has.
 const INNER_MAP: u32 = 1 << 12 | 1 << 10;
+/// How many buckets of prefixes the programs use, so few that they are cleared for each packet.
+const PREFIX_BUCKETS: u32 = 64;
+/// How many known flows they remember.
+const KNOWN_FLOWS: u32 = 16_384;
 /// How many bytes before and behind the frame [`DataPlane::run_dirty`] fills. 256 bytes of headroom are there, less the `xdp_frame`.
 const DIRTY: i32 = 128;
 
@@ -83,6 +92,7 @@ impl DataPlane {
         assert!(!OBJECT.is_empty(), "the kernel's object has not been built: `cargo xtask setup` installs what builds it");
         let mut ebpf = EbpfLoader::new().load(OBJECT).expect("the object's maps");
         fill(&mut ebpf, world);
+        fill_defence(&mut ebpf, world);
         let ingress: &mut Xdp = ebpf.program_mut("ingress").expect("ingress").try_into().expect("an XDP program");
         ingress.load().unwrap_or_else(|error| panic!("the verifier takes ingress: {}", format!("{error:?}").replace("\\n", "\n")));
         let program = ingress.fd().expect("loaded").try_clone().expect("a descriptor");
@@ -118,6 +128,74 @@ impl DataPlane {
     pub fn run_dirty(&self, frame: &[u8]) -> Outcome {
         let run = Run { frame, first_buffer: None, interface: None, repeat: 1 };
         bpf::test_run(self.dirty.as_fd(), &run).unwrap_or_else(|error| panic!("a dirty test run of {frame:x?}: {error}"))
+    }
+
+    /// Makes the state of the defence: what the daemon says now, full buckets, and no flood but the one that the world has.
+    pub fn prepare(&self, world: &World, state: State) {
+        let now = monotonic();
+        self.put("LIVE", 0, &state.live(now));
+        for service in world.policies.keys() {
+            self.put("FLOODS", *service, &defended::flood(*service, now));
+        }
+        let clear = |name, count, words| bpf::maps::clear(self.map(name), count, words).unwrap_or_else(|error| panic!("{name}: {error}"));
+        // All zero is full: nothing has been taken since the machine came up.
+        clear("BUDGETS", 2, self.cpus * size_of::<Bucket>() / 8);
+        clear("PREFIX_BUCKETS", PREFIX_BUCKETS, self.cpus * size_of::<PrefixBucket>() / 8);
+    }
+
+    /// Makes the programs forget that they know this flow, on every CPU.
+    pub fn forget(&self, flow: &FlowKey) {
+        let zeros = vec![0; self.cpus * size_of::<KnownFlow>()];
+        let slot = Self::place(flow).slot;
+        bpf::maps::update(self.map("KNOWN_FLOWS"), &slot.to_ne_bytes(), &zeros).expect("a known flow");
+    }
+
+    /// Where the programs remember this flow.
+    pub fn place(flow: &FlowKey) -> Place {
+        let place = TAG_KEY.of_flow(flow);
+        Place { slot: place.slot & (KNOWN_FLOWS - 1), ..place }
+    }
+
+    /// Writes how a service is defended.
+    pub fn defend(&self, service: u32, policy: &DefencePolicy) {
+        self.put("DEFENCE", service, policy);
+    }
+
+    /// One service's counters, summed over the CPUs.
+    pub fn counters(&self, service: u32) -> ServiceCounters {
+        let words = size_of::<ServiceCounters>() / 8;
+        let mut values = vec![0; self.cpus * words];
+        bpf::maps::lookup(self.map("SERVICE_COUNTERS"), service, &mut values).expect("a service's counters");
+        let sum: Vec<u64> = (0..words).map(|at| values.iter().skip(at).step_by(words).sum()).collect();
+        ServiceCounters::read_from_bytes(sum.as_bytes()).expect("whole words")
+    }
+
+    /// How many packets of a service have met this end.
+    pub fn counter(&self, service: u32, reason: Reason) -> u64 {
+        let words = size_of::<ServiceCounters>() / 8;
+        let mut values = vec![0; self.cpus * words];
+        bpf::maps::lookup(self.map("SERVICE_COUNTERS"), service, &mut values).expect("a service's counters");
+        // Packets and bytes take turns.
+        values.iter().skip(2 * reason.index()).step_by(words).sum()
+    }
+
+    /// The flood on a service, as the programs have written it down.
+    pub fn flood(&self, service: u32) -> lb_common::flood::FloodState {
+        let mut words = [0; 2];
+        bpf::maps::lookup(self.map("FLOODS"), service, &mut words).expect("a service's flood");
+        lb_common::flood::FloodState { entered: words[0], hot: words[1] }
+    }
+
+    /// Writes an element of an array.
+    pub fn put<T: IntoBytes + Immutable>(&self, name: &str, index: u32, value: &T) {
+        bpf::maps::update(self.map(name), &index.to_ne_bytes(), value.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+
+    fn map(&self, name: &str) -> BorrowedFd<'_> {
+        match self.ebpf.map(name) {
+            Some(Map::Array(map) | Map::PerCpuArray(map) | Map::HashMap(map) | Map::LpmTrie(map)) => map.fd().as_fd(),
+            other => panic!("{name} is {other:?}"),
+        }
     }
 
     /// The counters of all services and slots of the [`World`], summed over the CPUs.
@@ -171,9 +249,9 @@ fn fill(ebpf: &mut Ebpf, world: &World) {
         abi_version: ABI_VERSION,
         udp_new_flows_per_second: 1_000,
         attached_at: 0,
-        known_flow_mask: 16_383,
-        prefix_bucket_mask: 16_383,
-        tag_key: TagKey::new_zeroed(),
+        known_flow_mask: KNOWN_FLOWS - 1,
+        prefix_bucket_mask: PREFIX_BUCKETS - 1,
+        tag_key: *TAG_KEY,
     };
     array::<{ size_of::<Settings>() }>(ebpf, "SETTINGS").set(0, bytes(&settings), 0).expect("the settings");
 
@@ -187,8 +265,7 @@ fn fill(ebpf: &mut Ebpf, world: &World) {
     let macs = [SERVER_MAC, BRIDGE_MAC].map(|mac| mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
     let mut services = hash_map::<{ size_of::<ServiceKey>() }, { size_of::<ServiceRecord>() }>(ebpf, "SERVICES");
     for service in &world.services {
-        let record =
-            ServiceRecord { macs, service: service.index, flags: service.flags, maximum_segment_size: 1_460, padding: [0; 6] };
+        let record = ServiceRecord { macs, service: service.index, flags: service.flags, maximum_segment_size: 1_460, padding: [0; 6] };
         for address in &service.addresses {
             let key = ServiceKey::new(*address, service.port, service.protocol, service.interface);
             services.insert(bytes(&key), bytes(&record), 0).expect("a service");
@@ -212,6 +289,32 @@ fn fill(ebpf: &mut Ebpf, world: &World) {
     for (key, flow) in &world.udp_flows {
         flows.insert(bytes(key), bytes(flow), 0).expect("a flow");
     }
+}
+
+/// What the daemon writes of the defence but once; the rest is of [`DataPlane::prepare`].
+fn fill_defence(ebpf: &mut Ebpf, world: &World) {
+    let mut policies = array::<{ size_of::<DefencePolicy>() }>(ebpf, "DEFENCE");
+    for (service, policy) in &world.policies {
+        policies.set(*service, bytes(policy), 0).expect("a policy");
+    }
+    let mut addresses = hash_map::<16, 4>(ebpf, "ADDRESSES");
+    for address in &world.addresses {
+        addresses.insert(address.bytes(), [1, 0, 0, 0], 0).expect("an address");
+    }
+    let Some(Map::LpmTrie(prefixes)) = ebpf.map("PREFIXES") else { panic!("PREFIXES is not there or no trie") };
+    for (prefix, length, is_allowed) in defended::LISTS {
+        let family = if prefix.is_ipv4() { 96 } else { 0 };
+        let key = PrefixKey::new(defended::LIMITED, prefix.into());
+        let key = [(PrefixKey::SERVICE_BITS + family + length).to_ne_bytes().as_slice(), key.as_bytes()].concat();
+        let action = if is_allowed { prefix_action::ALLOW } else { prefix_action::DENY };
+        bpf::maps::update(prefixes.fd().as_fd(), &key, &action.to_ne_bytes()).expect("a prefix");
+    }
+}
+
+/// Now, in nanoseconds of CLOCK_MONOTONIC.
+pub fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).expect("after boot") * 1_000_000_000 + u64::try_from(now.tv_nsec).expect("below a second")
 }
 
 fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Map {

@@ -2,6 +2,10 @@
 //! and random frames against a model on the host.
 
 pub mod bpf;
+mod defence;
+pub mod defended;
+mod differential;
+mod ground;
 pub mod harness;
 pub mod model;
 mod random;
@@ -11,20 +15,24 @@ pub mod world;
 
 use std::sync::{Arc, OnceLock};
 
-use lb_common::{packet::Window, wire};
+use lb_common::{Action, Reason, packet::Window, wire};
 use libtest_mimic::Trial;
 
 use self::{
-    bpf::Run,
+    bpf::{Outcome, Run},
+    defended::State,
+    ground::Ground,
     harness::{Counts, DataPlane},
-    model::{Fate, Model},
+    model::{Effect, Fate, Model},
     rows::{Choice, Row},
     world::{ELSEWHERE, LOOPBACK, World},
 };
 use crate::support::{netns::Namespace, trial};
 
-/// What ends every row today: nothing is dropped.
+/// What the kernel calls the ends of a packet's way.
 pub const XDP_PASS: u32 = 2;
+const XDP_DROP: u32 = 1;
+const XDP_TX: u32 = 3;
 
 type Test = Box<dyn FnOnce(&Plane) + Send>;
 
@@ -45,7 +53,8 @@ pub fn tests() -> Vec<Trial> {
     ];
     let others = others.into_iter().map(|(name, test)| with_plane(name, test));
     let seeds = trial("dataplane::the_seeds_of_the_fuzzer_are_rows", seeds::are_rows);
-    rows.chain(others).chain([seeds]).collect()
+    let defence = defence::tests().into_iter().map(|(name, test)| with_plane(&name, test));
+    rows.chain(others).chain([seeds]).chain(defence).collect()
 }
 
 /// The loaded program, and the world its maps hold.
@@ -53,6 +62,45 @@ pub struct Plane {
     pub world: World,
     pub kernel: DataPlane,
     can_split: bool,
+    ground: OnceLock<Ground>,
+}
+
+/// A run, and what must come of it.
+pub struct Experiment<'a> {
+    pub run: Run<'a>,
+    /// What is said of the defence; if not given, it is left as it is.
+    pub state: Option<State>,
+    pub fate: Fate,
+    pub effect: Effect,
+}
+
+impl<'a> Experiment<'a> {
+    /// A frame of a service without a defence.
+    pub fn undefended(run: Run<'a>, fate: Fate) -> Self {
+        Self { run, state: None, fate, effect: Effect::Unchanged }
+    }
+
+    /// Whether this came of it.
+    fn check(&self, outcome: &Outcome) {
+        let Self { run, fate, effect, .. } = self;
+        let expected = match fate.reason.action() {
+            Action::Pass => XDP_PASS,
+            Action::Drop => XDP_DROP,
+            Action::Transmit => XDP_TX,
+        };
+        assert_eq!(outcome.verdict, expected, "the verdict of {fate:?} for {:02x?}", run.frame);
+        if expected == XDP_DROP {
+            return;
+        }
+        let (frame, metadata) = match effect {
+            Effect::Unchanged => (run.frame, &[][..]),
+            Effect::Becomes(frame) => (&frame[..], &[][..]),
+            Effect::Metadata(metadata) => (run.frame, &metadata[..]),
+            Effect::Unforeseen => return,
+        };
+        assert!(outcome.frame == frame, "{:02x?} in, {:02x?} out, not {frame:02x?}", run.frame, outcome.frame);
+        assert!(outcome.metadata == metadata, "the metadata is {:02x?}, not {metadata:02x?}", outcome.metadata);
+    }
 }
 
 impl Plane {
@@ -61,21 +109,30 @@ impl Plane {
         let kernel = DataPlane::load(&world);
         let can_split = kernel.can_split();
         assert!(can_split || release() < (6, 18), "Linux 6.18 and later take a frame in two buffers of any size");
-        Self { world, kernel, can_split }
+        Self { world, kernel, can_split, ground: OnceLock::new() }
     }
 
-    /// Runs frames, and holds that each passes unchanged and that exactly these counters move.
-    fn expect(&self, runs: &[(Run<'_>, Fate)]) {
+    /// The namespace of the defended services.
+    fn ground(&self) -> &Ground {
+        self.ground.get_or_init(Ground::new)
+    }
+
+    /// Runs frames, and holds that each ends as is said and that exactly these counters move.
+    fn expect(&self, experiments: &[Experiment<'_>]) {
         let before = self.kernel.counts();
         let mut expected = Counts::default();
-        for (run, fate) in runs {
-            let mut outcomes = vec![self.kernel.run(run)];
-            if run.first_buffer.is_none() && run.interface.is_none() && run.frame.len() < 3_000 {
-                outcomes.push(self.kernel.run_dirty(run.frame));
-            }
-            for outcome in outcomes {
-                assert_eq!(outcome.verdict, XDP_PASS, "the verdict");
-                assert!(outcome.frame == run.frame, "the frame came out otherwise: {:x?} in, {:x?} out", run.frame, outcome.frame);
+        for experiment in experiments {
+            let Experiment { run, state, fate, .. } = experiment;
+            let is_short = run.first_buffer.is_none() && run.interface.is_none() && run.frame.len() < bpf::FITS_FIRST_BUFFER;
+            for is_dirty in [false, true] {
+                if is_dirty && !is_short {
+                    continue;
+                }
+                if let Some(state) = state {
+                    self.kernel.prepare(&self.world, *state);
+                    let _ = wire::flow(&Window::of(run.frame)).map(|flow| self.kernel.forget(&flow.key));
+                }
+                experiment.check(&if is_dirty { self.kernel.run_dirty(run.frame) } else { self.kernel.run(run) });
                 expected.add(fate, counted(run));
             }
         }
@@ -101,18 +158,23 @@ fn check(plane: &Plane, row: &Row) {
         return println!("not run: it needs Linux 6.18");
     }
     let frame = row.frame();
+    let fate = fate(plane, row, &frame);
+    plane.expect(&[Experiment::undefended(Run { first_buffer: row.first_buffer, ..run(&frame) }, fate)]);
+    assert_eq!(Model::new(&plane.world).fate(first_buffer(&frame, row), LOOPBACK), fate, "the host's model says otherwise");
+    assert_eq!(plane.kernel.all_counts(), plane.kernel.counts(), "a counter of nobody has moved");
+}
+
+/// The fate that a row is to meet.
+fn fate(plane: &Plane, row: &Row, frame: &[u8]) -> Fate {
     let slot = match row.choice {
         Choice::None => None,
         Choice::Slot(slot) => Some(slot),
         Choice::ByHash => {
-            let flow = wire::flow(&Window::of(&frame)).expect("a row that opens a flow has one");
+            let flow = wire::flow(&Window::of(frame)).expect("a row that opens a flow has one");
             Some(plane.world.slot_by_hash(row.service, &flow.key).expect("a row that opens a flow has a table"))
         }
     };
-    let fate = Fate { service: row.service, reason: row.reason, slot };
-    plane.expect(&[(Run { first_buffer: row.first_buffer, ..run(&frame) }, fate)]);
-    assert_eq!(Model::new(&plane.world).fate(first_buffer(&frame, row), LOOPBACK), fate, "the host's model says otherwise");
-    assert_eq!(plane.kernel.all_counts(), plane.kernel.counts(), "a counter of nobody has moved");
+    Fate { service: row.service, reason: row.reason, slot }
 }
 
 /// The bytes that the program sees: those of the first buffer. In a test run that is a page, less its head- and tailroom.
@@ -122,12 +184,12 @@ fn first_buffer<'a>(frame: &'a [u8], row: &Row) -> &'a [u8] {
 
 /// Every row ends at every length, from the 14 bytes that a test run wants up: what the program says is what the host's parser says.
 fn cut(plane: &Plane) {
-    let model = Model::new(&plane.world);
+    let mut model = Model::new(&plane.world);
     for row in rows::all().iter().filter(|row| row.first_buffer.is_none()) {
         let frame = row.frame();
         for length in (14..=frame.len()).filter(|length| is_near_headers(*length, frame.len())) {
             let short = &frame[..length];
-            plane.expect(&[(run(short), model.fate(short, LOOPBACK))]);
+            plane.expect(&[Experiment::undefended(run(short), model.fate(short, LOOPBACK))]);
         }
     }
 }
@@ -137,11 +199,12 @@ fn split(plane: &Plane) {
     if !plane.can_split {
         return println!("not run: it needs Linux 6.18");
     }
-    let model = Model::new(&plane.world);
+    let mut model = Model::new(&plane.world);
     for row in rows::all().iter().filter(|row| row.frame().len() < 3_000) {
         let frame = row.frame();
         for length in (0..frame.len()).filter(|length| is_near_headers(*length, frame.len())) {
-            plane.expect(&[(Run { first_buffer: Some(length), ..run(&frame) }, model.fate(&frame[..length], LOOPBACK))]);
+            let fate = model.fate(&frame[..length], LOOPBACK);
+            plane.expect(&[Experiment::undefended(Run { first_buffer: Some(length), ..run(&frame) }, fate)]);
         }
     }
 }
@@ -165,11 +228,11 @@ fn interface(plane: &Plane) {
     let frame = rows::by_name("tcp: SYN to a service of another interface").frame();
     let here = Run { interface: Some(world::OTHER_INTERFACE), ..run(&frame) };
     let fate = Model::new(&plane.world).fate(&frame, world::OTHER_INTERFACE);
-    assert_eq!((fate.service, fate.reason), (ELSEWHERE, lb_common::Reason::TcpOpened));
-    namespace.run(|| plane.expect(&[(here, fate)]));
+    assert_eq!((fate.service, fate.reason), (ELSEWHERE, Reason::TcpOpened));
+    namespace.run(|| plane.expect(&[Experiment::undefended(here, fate)]));
 
     // And a service of the loopback interface gets none of it.
     let frame = rows::by_name("ipv4: SYN").frame();
     let there = Run { interface: Some(world::OTHER_INTERFACE), ..run(&frame) };
-    namespace.run(|| plane.expect(&[(there, Fate::passed(lb_common::Reason::NotAnAddress))]));
+    namespace.run(|| plane.expect(&[Experiment::undefended(there, Fate::passed(Reason::NotAnAddress))]));
 }

@@ -1,16 +1,18 @@
 //! The services that the packet tests have, the tables behind them, and the flows that the UDP flow table knows.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use lb_common::{
     Address, FlowKey,
-    abi::{NO_SLOT, QUIC_WORKERS, TABLE_HEADER, UdpFlow, entry_index, service_flags},
+    abi::{DefencePolicy, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, UdpFlow, entry_index, service_flags},
     maglev::{self, Backend, Turn},
     wire::protocol::{TCP, UDP},
 };
+
+use super::defended;
 
 /// The key of the flow hash in the tests: any will do, as long as both sides have it.
 pub const HASH_KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
@@ -59,15 +61,15 @@ pub const ELSEWHERE: u32 = 7;
 pub const EMPTY: u32 = 8;
 /// Port 8444, UDP: a QUIC service that has no table.
 pub const QUIC_TABLELESS: u32 = 9;
-/// How many there are, with none.
-pub const SERVICES: usize = 10;
+/// How many there are, with none and with those of [`defended`].
+pub const SERVICES: usize = defended::EMPTIED as usize + 1;
 
 /// Where the worker's index stands in the connection IDs of [`QUIC`].
 pub const QUIC_POSITION: u8 = 3;
 /// The generation of every slot.
 pub const GENERATION: u32 = 7;
 /// How many slots the services have together.
-pub const SLOTS: u32 = 64;
+pub const SLOTS: u32 = 8 * (defended::EMPTIED + 1);
 /// Workers of a service: the slots `8 * service` and up.
 const WORKERS: u32 = 5;
 /// A small size for the tables: what is tested here is the way to them.
@@ -91,6 +93,10 @@ pub struct World {
     /// Service -> the elements of its table.
     pub tables: HashMap<u32, Vec<u32>>,
     pub udp_flows: HashMap<FlowKey, UdpFlow>,
+    /// Service -> how it is defended.
+    pub policies: BTreeMap<u32, DefencePolicy>,
+    /// The addresses of this host.
+    pub addresses: Vec<Address>,
 }
 
 impl World {
@@ -100,9 +106,10 @@ impl World {
         let v6 = |address: Ipv6Addr| Address::from(IpAddr::V6(address));
         let (server, server6) = (v4(SERVER), v6(SERVER6));
         let all = vec![server, v4(SECOND_SERVER), server6, v6(SECOND_SERVER6)];
+        let addresses = all.clone();
         let service = |index, protocol, port, addresses| Service { index, protocol, port, addresses, interface: LOOPBACK, flags: 0 };
         let quic = service_flags::quic(QUIC_POSITION);
-        let services = vec![
+        let mut services = vec![
             service(WEB, TCP, 80, vec![server]),
             service(WEB6, TCP, 80, vec![server6]),
             service(WILDCARD, TCP, 443, all),
@@ -114,8 +121,14 @@ impl World {
             service(EMPTY, TCP, 8081, vec![server, server6]),
             Service { flags: quic, ..service(QUIC_TABLELESS, UDP, 8444, vec![server]) },
         ];
+        services.extend(defended::services());
         let mut tables: HashMap<_, _> = [WEB, WEB6, WILDCARD, DNS, QUIC, ELSEWHERE].map(|index| (index, table(index))).into();
-        tables.insert(EMPTY, [vec![0], vec![NO_SLOT; QUIC_WORKERS as usize]].concat());
+        tables.extend(
+            (defended::FLOODED..defended::EMPTIED).filter(|index| *index != defended::UNBALANCED).map(|index| (index, table(index))),
+        );
+        for empty in [EMPTY, defended::EMPTIED] {
+            tables.insert(empty, [vec![0], vec![NO_SLOT; QUIC_WORKERS as usize]].concat());
+        }
         let udp_flows = [(v4(CLIENT), server), (v6(CLIENT6), server6)].into_iter().flat_map(|(client, server)| {
             [(53, DNS), (443, QUIC)].into_iter().flat_map(move |(port, service)| {
                 let key = move |client_port| FlowKey::new(client, client_port, server, port, UDP);
@@ -126,7 +139,7 @@ impl World {
                 ]
             })
         });
-        Self { services, tables, udp_flows: udp_flows.collect() }
+        Self { services, tables, udp_flows: udp_flows.collect(), policies: defended::policies(), addresses }
     }
 
     /// The slot that the service's table has for the flow.
