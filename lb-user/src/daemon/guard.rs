@@ -270,7 +270,7 @@ impl Daemon {
             cpus: self.guard.host.cpus,
             window: self.guard.host.window,
             order,
-            is_unsafe: self.guard.host.is_unsafe(service),
+            is_unsafe: self.guard.host.is_unsafe(service).is_some(),
             full_until: self.guard.full.get(&service.index).copied().or(left).unwrap_or(0),
             is_leaving: left.is_some(),
         }
