@@ -137,6 +137,16 @@ impl Mode {
             Self::Lingering => "lingering",
         }
     }
+
+    /// One sentence for people.
+    #[must_use]
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Calm => "no flood: SYNs pass to the kernel, and only what can never be right is refused",
+            Self::Flood => "SYNs are answered in XDP with cookies, and segments of no flow are refused",
+            Self::Lingering => "the flood is over: SYNs pass to the kernel, and cookies that were sent before are still honoured",
+        }
+    }
 }
 
 impl Thresholds {

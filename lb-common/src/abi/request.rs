@@ -113,6 +113,18 @@ impl Restored {
             Self::Unreadable => "unreadable",
         }
     }
+
+    /// One sentence for people.
+    #[must_use]
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Restored => "the kernel makes the connection, with the options that the client was promised",
+            Self::AlreadyThere => "nothing had to be done: another packet of the same client came first",
+            Self::NoListener => "the listener is gone since, and the kernel answers with a reset",
+            Self::Refused => "the kernel did not take the options or had no memory, and answers with a reset",
+            Self::Unreadable => "the packet's headers could not be read; please report this",
+        }
+    }
 }
 
 /// One CPU's counters of cookie ACKs, indexed by [`Restored`].

@@ -228,7 +228,7 @@ impl Daemon {
             let found = self.network.interface(interface.index).and_then(|one| one.xdp).map(|xdp| xdp.mode);
             let mode_now = match (attached, found) {
                 (Attached::New(XdpMode::Native), _) | (Attached::Adopted, Some(AttachedMode::Native)) => "native",
-                (Attached::New(XdpMode::Generic), _) | (Attached::Adopted, Some(AttachedMode::Generic)) => "generic",
+                (Attached::New(XdpMode::Generic), _) | (Attached::Adopted, Some(AttachedMode::Generic)) => Interface::GENERIC,
                 (Attached::Adopted, Some(AttachedMode::Offload)) => "offload",
                 (Attached::Adopted, None) if interface.mode.is_empty() => "unknown",
                 (Attached::Adopted, None) => continue,

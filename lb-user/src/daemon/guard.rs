@@ -177,7 +177,9 @@ impl Daemon {
             match network::set_sysctl(NAME, "2") {
                 Ok(()) => {
                     live.syncookies_before = 2;
-                    tracing::info!("{NAME} is 2 instead of 1 for the time of the flood, so that the kernel honours the cookies made in XDP");
+                    tracing::info!(
+                        "{NAME} is 2 instead of 1 for the time of the flood, so that the kernel honours the cookies made in XDP"
+                    );
                 }
                 Err(error) => tracing::warn!("cannot set {NAME}: {error}; the kernel honours cookies only while its SYN queue is full"),
             }
@@ -195,7 +197,8 @@ impl Daemon {
         if !is_news || self.guard.host.syncookies == 2 {
             return;
         }
-        let defended = self.plan.services.iter().filter(|service| self.guard.policies.get(&service.index).is_some_and(DefencePolicy::is_defended));
+        let defended =
+            self.plan.services.iter().filter(|service| self.guard.policies.get(&service.index).is_some_and(DefencePolicy::is_defended));
         let mut arrived: Vec<(u32, u64)> = Vec::new();
         for service in defended {
             let Ok(totals) = self.dataplane.maps.service_totals(service.index) else { return };
@@ -267,7 +270,7 @@ impl Daemon {
             cpus: self.guard.host.cpus,
             window: self.guard.host.window,
             order,
-            is_unsafe: self.guard.host.is_unsafe(service),
+            is_unsafe: self.guard.host.is_unsafe(service).is_some(),
             full_until: self.guard.full.get(&service.index).copied().or(left).unwrap_or(0),
             is_leaving: left.is_some(),
         }

@@ -7,9 +7,9 @@ use lb_common::abi::{Scheme, live_flags};
 use crate::{
     config::{Defence, SchemeChoice},
     dataplane::{Dataplane, Survival, probe_window},
-    network::{Network, sysctl},
+    network::{self, Network, sysctl},
     observe::snapshot::Interface,
-    plan::{Note, Service},
+    plan::{Entry, Note, Service},
 };
 
 /// What is known of the host. By default nothing, and so nothing is answered.
@@ -33,6 +33,17 @@ pub(super) struct HostFacts {
     pub overflows: Option<u64>,
     /// Where a cookie's connection would be lost, by interface and family (true: IPv4), and why.
     lost: BTreeMap<(u32, bool), String>,
+    /// Where what XDP sends back is lost, by interface: its name, and what is known of its other end.
+    deaf: BTreeMap<u32, (String, OtherEnd)>,
+}
+
+/// Why a veth in native mode cannot send back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum OtherEnd {
+    /// It has no XDP program.
+    Idle,
+    /// Whether it has one cannot be seen.
+    Hidden,
 }
 
 impl HostFacts {
@@ -47,7 +58,7 @@ impl HostFacts {
             syncookies,
             willing: willing(),
             namespace: namespace(),
-            overflows: crate::network::syn_queue_overflows(),
+            overflows: network::syn_queue_overflows(),
             ..Self::default()
         };
         match probe_window(None) {
@@ -57,9 +68,15 @@ impl HostFacts {
                 facts.scheme = Scheme::None;
             }
         }
-        for interface in attached.iter().filter(|interface| !interface.is_gone()).filter_map(|one| network.interface(one.index)) {
-            if interface.loopback {
+        for (interface, mode) in attached.iter().filter_map(|one| Some((network.interface(one.index)?, &one.mode))) {
+            if interface.loopback || mode == Interface::GONE {
                 continue;
+            }
+            if interface.kind.as_deref() == Some("veth")
+                && mode != Interface::GENERIC
+                && let Some(other_end) = deafness(network::other_end_runs_program(interface.index), &interface.name)
+            {
+                facts.deaf.insert(interface.index, (interface.name.clone(), other_end));
             }
             if dataplane.restores() {
                 let found = dataplane.survival(interface);
@@ -82,9 +99,16 @@ impl HostFacts {
         facts
     }
 
-    /// Whether cookies' connections of the service would be lost somewhere.
-    pub fn is_unsafe(&self, service: &Service) -> bool {
-        service.entries.iter().any(|entry| self.lost.contains_key(&(entry.interface, entry.address.is_ipv4())))
+    /// Why no SYN of the service is answered, if cookies or their connections would be lost somewhere.
+    pub fn is_unsafe(&self, service: &Service) -> Option<&'static str> {
+        let any = |is_lost: &dyn Fn(&Entry) -> bool| service.entries.iter().any(is_lost);
+        if any(&|entry| self.lost.contains_key(&(entry.interface, entry.address.is_ipv4()))) {
+            Some("a cookie's connection would be lost in this host's packet filter")
+        } else if any(&|entry| self.deaf.contains_key(&entry.interface)) {
+            Some("what XDP sends back by a veth would be lost at its other end")
+        } else {
+            None
+        }
     }
 
     /// What the user should know.
@@ -103,7 +127,40 @@ impl HostFacts {
                     .to_owned(),
             });
         }
+        for (other_end, what) in
+            [(OtherEnd::Idle, "has no XDP program"), (OtherEnd::Hidden, "cannot be seen, so that it may have no XDP program")]
+        {
+            let names: Vec<&str> = self.deaf.values().filter(|(_, why)| *why == other_end).map(|(name, _)| name.as_str()).collect();
+            if !names.is_empty() {
+                notes.push(deaf(&names.join(", "), what));
+            }
+        }
         notes
+    }
+}
+
+/// The note about veths in native mode.
+fn deaf(names: &str, what: &str) -> Note {
+    Note {
+        text: format!(
+            "no SYN is answered in XDP on {names}: the other end of this veth {what}, and then it takes nothing that XDP sends back in \
+             native mode"
+        ),
+        remedy: "run with `--mode generic`, or attach a program that passes everything to the other end, in native mode; it is noticed \
+                 within a minute"
+            .to_owned(),
+    }
+}
+
+/// What keeps a veth in native mode from sending back, if anything does.
+fn deafness(runs_program: Result<bool, network::Error>, name: &str) -> Option<OtherEnd> {
+    match runs_program {
+        Ok(true) => None,
+        Ok(false) => Some(OtherEnd::Idle),
+        Err(error) => {
+            tracing::debug!("{name}: the other end of the pair cannot be seen: {error}");
+            Some(OtherEnd::Hidden)
+        }
     }
 }
 
@@ -171,5 +228,30 @@ mod tests {
             assert_eq!(of(wanted, true, 0, true).0, Scheme::None, "the kernel refuses all cookies");
         }
         assert!(of(SchemeChoice::Kernel, true, 1, false).1.is_some_and(|note| note.text.contains("manage_sysctl")));
+    }
+
+    #[test]
+    fn a_veth_answers_only_if_its_other_end_is_known_to_take_it() {
+        let facts = |runs_program| HostFacts {
+            deaf: deafness(runs_program, "v0").map(|why| (2, ("v0".to_owned(), why))).into_iter().collect(),
+            ..HostFacts::default()
+        };
+        let service: Service = serde_json::from_value(serde_json::json!({
+            "index": 1, "name": "web", "protocol": "tcp", "address": "0.0.0.0", "port": 80, "device": null, "configured": true,
+            "takeover": false, "flags": 0, "table_size": 0, "backends": [], "notes": [],
+            "entries": [{ "address": "192.0.2.1", "interface": 2, "macs": [0, 0] }]
+        }))
+        .unwrap();
+        let refused = || network::Error::Malformed { family: "route" };
+        for (runs_program, is_unsafe, says) in
+            [(Ok(true), false, ""), (Ok(false), true, "has no XDP program"), (Err(refused()), true, "cannot be seen")]
+        {
+            let facts = facts(runs_program);
+            let notes = facts.notes();
+            assert_eq!((facts.is_unsafe(&service).is_some(), notes.len()), (is_unsafe, usize::from(is_unsafe)), "{says}");
+            assert!(notes.iter().all(|note| note.text.contains(says) && note.text.contains("on v0") && note.remedy.contains("generic")));
+        }
+        let elsewhere = Service { entries: Vec::new(), ..service };
+        assert_eq!(facts(Ok(false)).is_unsafe(&elsewhere), None);
     }
 }

@@ -79,9 +79,9 @@ impl Story {
             (Mode::Calm, Mode::Flood) => {
                 (story.began, story.before) = (now, last.1);
                 let rate = rate(figures.since(last.1).syns, now.saturating_sub(last.0));
-                tracing::warn!("service {name}: flood, {}: {rate}; {}", cause(policy, now), answer(policy, live, host));
+                tracing::warn!("service {name}: flood, {}: {rate}; {}", cause(policy, now), answer(service, policy, live, host));
             }
-            (Mode::Lingering, Mode::Flood) => tracing::warn!("service {name}: flood again; {}", answer(policy, live, host)),
+            (Mode::Lingering, Mode::Flood) => tracing::warn!("service {name}: flood again; {}", answer(service, policy, live, host)),
             (_, Mode::Lingering) => {
                 tracing::warn!("service {name}: the flood is over; {}; SYNs pass to the kernel again", told(story, figures, now));
             }
@@ -110,21 +110,22 @@ fn rate(syns: u64, nanoseconds: u64) -> String {
 }
 
 /// What is done about it.
-fn answer(policy: &DefencePolicy, live: &LiveState, host: &HostFacts) -> &'static str {
-    if policy.flags & policy_flags::UNSAFE != 0 {
-        return "SYNs pass to the kernel: a cookie's connection would be lost in this host's packet filter";
+fn answer(service: &Service, policy: &DefencePolicy, live: &LiveState, host: &HostFacts) -> String {
+    if let Some(why) = host.is_unsafe(service) {
+        return format!("SYNs pass to the kernel: {why}");
     }
     if policy.flags & policy_flags::HAS_LISTENER == 0 {
-        return "SYNs pass to the kernel: nobody listens";
+        return "SYNs pass to the kernel: nobody listens".to_owned();
     }
-    match host.scheme {
+    let answer = match host.scheme {
         Scheme::None => "SYNs pass to the kernel: it would refuse cookies",
         Scheme::Own => "SYNs are answered in XDP with cookies that keep all options",
         Scheme::Kernel if live.syncookies_before == 0 && host.syncookies == 1 => {
             "SYNs are answered in XDP with the kernel's cookies while its SYN queue is full"
         }
         Scheme::Kernel => "SYNs are answered in XDP with the kernel's cookies",
-    }
+    };
+    answer.to_owned()
 }
 
 fn told(story: &Story, figures: Figures, now: u64) -> String {

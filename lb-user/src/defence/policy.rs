@@ -145,8 +145,7 @@ mod tests {
         .unwrap()
     }
 
-    const FACTS: Facts =
-        Facts { cpus: 4, window: (65_536, 7), order: Order::Auto, is_unsafe: false, full_until: 0, is_leaving: false };
+    const FACTS: Facts = Facts { cpus: 4, window: (65_536, 7), order: Order::Auto, is_unsafe: false, full_until: 0, is_leaving: false };
 
     fn told(stance: &str, facts: Facts) -> DefencePolicy {
         let mut service = service(stance, true);

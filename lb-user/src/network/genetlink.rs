@@ -1,25 +1,18 @@
 //! Questions to a generic netlink family: one request, one reply.
 //!
 //! Layout: `struct genlmsghdr` (command, version, two zero bytes) after the netlink header, then attributes; numbers in host byte order
-//! (`include/uapi/linux/genetlink.h`). The kernel puts the reply into the socket before it returns from the sending, so nothing here
-//! waits.
+//! (`include/uapi/linux/genetlink.h`).
 
-use std::{io, time::Duration};
+use netlink_packet_core::{NLA_F_NESTED, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_sys::{Socket, protocols::NETLINK_GENERIC};
 
-use netlink_packet_core::{NLA_F_NESTED, NLM_F_REQUEST, NLMSG_ERROR, NetlinkBuffer, NlasIterator};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
-use rustix::net::sockopt;
+use super::{
+    Error,
+    exchange::{self, HEADER_BYTES},
+};
 
-use super::Error;
-
-/// `sizeof(struct nlmsghdr)`.
-const HEADER_BYTES: usize = 16;
 /// `sizeof(struct genlmsghdr)`.
 const GENERIC_HEADER_BYTES: usize = 4;
-/// The largest reply that is asked for, the features of a device with their names, has about 4 KiB.
-const RECEIVE_BYTES: usize = 64 * 1024;
-/// Only keeps a fault from hanging the caller.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The family that knows the others, and has a fixed number.
 const CONTROLLER: u16 = 16;
@@ -38,12 +31,7 @@ pub struct Family {
 impl Family {
     /// Looks the family up; none if the kernel does not have it.
     pub fn open(name: &'static str) -> Result<Option<Self>, Error> {
-        let error = |action| move |source| Error::Socket { action, source };
-        let socket = Socket::new(NETLINK_GENERIC).map_err(error("open a generic netlink socket"))?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(error("connect to the kernel"))?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(REPLY_TIMEOUT))
-            .map_err(|errno| Error::Socket { action: "set a timeout", source: errno.into() })?;
-        let mut family = Self { socket, name, number: CONTROLLER };
+        let mut family = Self { socket: exchange::open(NETLINK_GENERIC)?, name, number: CONTROLLER };
         let mut text = name.as_bytes().to_vec();
         text.push(0);
         let reply = match family.ask(CTRL_CMD_GETFAMILY, &attribute(CTRL_ATTR_FAMILY_NAME, &text)) {
@@ -57,7 +45,6 @@ impl Family {
 
     /// Sends one command with its attributes and returns the attributes of the reply.
     pub fn ask(&self, command: u8, attributes: &[u8]) -> Result<Vec<u8>, Error> {
-        let error = |action| move |source| Error::Socket { action, source };
         let malformed = || Error::Malformed { family: self.name };
         let length = HEADER_BYTES + GENERIC_HEADER_BYTES + attributes.len();
         let mut message = vec![0; HEADER_BYTES];
@@ -68,21 +55,7 @@ impl Family {
         // Version 1 is the only one of each family that is asked here.
         message.extend([command, 1, 0, 0]);
         message.extend(attributes);
-        self.socket.send(&message, 0).map_err(error("send a request"))?;
-
-        let mut reply = Vec::with_capacity(RECEIVE_BYTES);
-        while let Err(source) = self.socket.recv(&mut reply, 0) {
-            if source.kind() != io::ErrorKind::Interrupted {
-                return Err(Error::Socket { action: "read a reply", source });
-            }
-        }
-        let header = NetlinkBuffer::new_checked(reply.as_slice()).map_err(|_| malformed())?;
-        let payload = reply.get(HEADER_BYTES..header.length() as usize).ok_or_else(malformed)?;
-        if header.message_type() == NLMSG_ERROR {
-            let code = payload.first_chunk().map(|code| i32::from_ne_bytes(*code)).ok_or_else(malformed)?;
-            let source = io::Error::from_raw_os_error(code.saturating_neg());
-            return Err(Error::Refused { family: self.name, source });
-        }
+        let payload = exchange::exchange(&self.socket, &message, self.name)?;
         Ok(payload.get(GENERIC_HEADER_BYTES..).ok_or_else(malformed)?.to_vec())
     }
 }

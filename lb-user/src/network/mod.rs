@@ -6,7 +6,9 @@
 
 mod above;
 pub mod card;
+mod exchange;
 pub mod genetlink;
+mod pair;
 mod read;
 pub mod watch;
 
@@ -14,6 +16,7 @@ use std::{collections::BTreeSet, fs, io, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+pub use pair::other_end_runs_program;
 pub use read::connect;
 
 /// Why the network could not be read.

@@ -79,7 +79,7 @@ fn mac_from(bytes: &[u8]) -> Option<u64> {
     Some(bytes.iter().fold(0, |mac, &byte| mac << 8 | u64::from(byte)))
 }
 
-fn attached(attributes: &[LinkXdp]) -> Option<Attached> {
+pub(super) fn attached(attributes: &[LinkXdp]) -> Option<Attached> {
     let (mut any, mut driver, mut card, mut generic, mut mode) = (None, None, None, None, None);
     for attribute in attributes {
         match attribute {

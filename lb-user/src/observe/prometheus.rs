@@ -132,7 +132,11 @@ fn of_the_defence(page: &mut Page, snapshot: &Snapshot) -> Result<(), prometheus
         number(defence.live),
     )?;
     if let Some(age) = defence.key_age {
-        page.gauge("weir_defence_key_age_seconds", "How old the key is that makes SYN cookies; a new one is made each `key_lifetime`.", age)?;
+        page.gauge(
+            "weir_defence_key_age_seconds",
+            "How old the key is that makes SYN cookies; a new one is made each `key_lifetime`.",
+            age,
+        )?;
     }
     page.gauge(
         "weir_defence_sysctl_changed",
@@ -170,7 +174,7 @@ fn of_the_defence(page: &mut Page, snapshot: &Snapshot) -> Result<(), prometheus
     )?;
     page.write(
         "weir_defence_unsafe",
-        "Whether a connection that begins with a cookie would be lost in this host's packet filter, so that no SYN of the service is answered.",
+        "Whether a cookie or its connection would be lost on an interface of the service, so that no SYN is answered; `weir status` says why.",
         Kind::Gauge,
         |out| each(&mut |service, defence| out.add(&[("service", service)], number(defence.is_unsafe))),
     )

@@ -11,7 +11,9 @@ use lb_common::{
     flood::Mode,
 };
 
-use super::snapshot::{AcceptQueue, Backend, Daemon, Dataplane, Defence, Interface, MapFill, Program, ReasonCount, Service, ServiceDefence, Snapshot};
+use super::snapshot::{
+    AcceptQueue, Backend, Daemon, Dataplane, Defence, Interface, MapFill, Program, ReasonCount, Service, ServiceDefence, Snapshot,
+};
 use crate::{
     api::protocol::Order,
     config::Protocol,
@@ -69,7 +71,8 @@ pub fn snapshot(plan: &Plan, maps: &Maps, facts: Facts) -> Result<Snapshot, Erro
     let settings = maps.settings()?;
     let now = crate::dataplane::boot_time();
     let uptime = Duration::from_nanos(now.saturating_sub(settings.attached_at)).as_secs_f64();
-    let services: Result<Vec<_>, Error> = plan.services.iter().map(|service| of_service(service, order(plan, service), maps, &queues, &shares)).collect();
+    let services: Result<Vec<_>, Error> =
+        plan.services.iter().map(|service| of_service(service, order(plan, service), maps, &queues, &shares)).collect();
     let misses = maps.selection_misses()?;
     Ok(Snapshot {
         taken_at: unix_time(),
@@ -112,7 +115,8 @@ fn of_defence(service: &plan::Service, order: Order, maps: &Maps) -> Result<Opti
         stance: service.stance,
         order,
         mode: mode.label().to_owned(),
-        flood_seconds: (mode != Mode::Calm && flood.entered != 0).then(|| Duration::from_nanos(end.saturating_sub(flood.entered)).as_secs()),
+        flood_seconds: (mode != Mode::Calm && flood.entered != 0)
+            .then(|| Duration::from_nanos(end.saturating_sub(flood.entered)).as_secs()),
         is_unsafe: policy.flags & policy_flags::UNSAFE != 0,
     }))
 }
@@ -187,17 +191,22 @@ fn reasons(totals: &ServiceTotals, wanted: impl Fn(Reason) -> bool) -> Vec<Reaso
 fn missing_packets(protocol: Protocol, totals: &ServiceTotals, backends: &[Backend]) -> Option<Note> {
     /// So many opening packets without a single selection are no accident.
     const ENOUGH: u64 = 10;
-    let seen = if protocol == Protocol::Tcp { totals.syns() } else { totals.by_reason[Reason::UdpOpened.index()].packets };
+    let packets = |reason: Reason| totals.by_reason[reason.index()].packets;
+    // SYNs that XDP has answered or dropped in a flood are seen, and none of them has to reach a worker.
+    let (seen, passed) = match protocol {
+        Protocol::Tcp => (totals.syns(), packets(Reason::TcpOpened)),
+        Protocol::Udp => (packets(Reason::UdpOpened), packets(Reason::UdpOpened)),
+    };
     let selected: u64 = backends.iter().flat_map(|backend| backend.selected.values()).sum();
-    match (seen, selected) {
-        (0, 1..) => Some(Note {
+    match (seen, passed, selected) {
+        (0, _, 1..) => Some(Note {
             text: format!("{selected} flows reached the workers and XDP saw none of them: they came by another way than Weir's interfaces"),
             remedy:
                 "clients on this host itself never pass the card; for others add the interface that their packets come in by with --iface"
                     .to_owned(),
         }),
-        (ENOUGH.., 0) if !backends.is_empty() => Some(Note {
-            text: format!("XDP saw {seen} packets that open a flow and none reached a worker"),
+        (_, ENOUGH.., 0) if !backends.is_empty() => Some(Note {
+            text: format!("XDP passed {passed} packets that open a flow and none reached a worker"),
             remedy: "look for what drops or redirects them behind the card: `nft list ruleset`, `ip route get`, reverse path filter"
                 .to_owned(),
         }),

@@ -4,12 +4,16 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use lb_common::{
     Reason,
-    abi::{Cause, SelectionMiss},
+    abi::{Cause, Restored, Scheme, SelectionMiss},
+    flood::Mode,
 };
 
-use super::snapshot::{AcceptQueue, Backend, Daemon, Dataplane, Interface, MapFill, Program, ReasonCount, Reload, Service, Snapshot};
+use super::snapshot::{
+    AcceptQueue, Backend, Daemon, Dataplane, Defence, Interface, MapFill, Program, ReasonCount, Reload, Service, ServiceDefence, Snapshot,
+};
 use crate::{
-    config::Protocol,
+    api::protocol::Order,
+    config::{Protocol, Stance},
     plan::{Note, OtherListener, Process, State, Unbalanced},
 };
 
@@ -70,8 +74,32 @@ pub(crate) fn small() -> Snapshot {
             .into_iter()
             .map(|miss| (miss.label().to_owned(), u64::from(miss == SelectionMiss::NoTable)))
             .collect(),
+        defence: Defence {
+            scheme: Scheme::Own.label().to_owned(),
+            live: true,
+            key_age: Some(12.5),
+            sysctl_changed: false,
+            restored: Restored::ALL
+                .into_iter()
+                .map(|outcome| (outcome.label().to_owned(), if outcome == Restored::Restored { 31 } else { 0 }))
+                .collect(),
+        },
         notes: Vec::new(),
     }
+}
+
+/// [`small`], with a flood on its first service.
+pub(crate) fn flooded() -> Snapshot {
+    let mut snapshot = small();
+    let service = &mut snapshot.services[0];
+    service.defence = Some(ServiceDefence { mode: Mode::Flood.label().to_owned(), flood_seconds: Some(83), ..calm() });
+    service.packets.extend([
+        count(Reason::CookieSent, 1_250_000, 92_500_000),
+        count(Reason::CookieAccepted, 31, 2_046),
+        count(Reason::CookieRefused, 250_000, 15_000_000),
+        count(Reason::NullFlags, 12, 720),
+    ]);
+    snapshot
 }
 
 /// Compares with the file of this name below `golden/`; with `WEIR_REGENERATE=1` the file is written first.
@@ -108,9 +136,14 @@ fn empty(protocol: Protocol) -> Service {
         listeners: 0,
         table_size: 0,
         backends: Vec::new(),
+        defence: (protocol == Protocol::Tcp).then(calm),
         packets: Vec::new(),
         notes: Vec::new(),
     }
+}
+
+fn calm() -> ServiceDefence {
+    ServiceDefence { stance: Stance::Auto, order: Order::Auto, mode: Mode::Calm.label().to_owned(), flood_seconds: None, is_unsafe: false }
 }
 
 fn backend(index: u32, state: State) -> Backend {

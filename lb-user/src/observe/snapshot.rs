@@ -145,6 +145,8 @@ pub struct Interface {
 impl Interface {
     /// The mode of an interface that no longer exists.
     pub const GONE: &str = "gone";
+    /// The mode of an interface whose driver does not run the program: the stack does.
+    pub const GENERIC: &str = "generic";
 
     /// Whether it no longer exists.
     #[must_use]

@@ -1,13 +1,14 @@
 //! The snapshot for people: `weir status`. Nothing is wider than [`WIDTH`], unless one word is.
 
+mod defence;
+
 use std::{env, fmt::Write as _, io::IsTerminal as _, net::IpAddr};
 
 use super::{
-    snapshot::{Backend, Dataplane, ReasonCount, Service, ServiceDefence, Snapshot},
+    snapshot::{Backend, Dataplane, ReasonCount, Service, Snapshot},
     table::{Column, table},
 };
 use crate::{
-    api::protocol::Order,
     config::Protocol,
     plan::{Note, OtherListener, State, Unbalanced},
 };
@@ -68,7 +69,7 @@ pub fn status(snapshot: &Snapshot, style: Style) -> String {
     header(&mut out, snapshot, style);
     for service in &snapshot.services {
         out.push('\n');
-        of_service(&mut out, service, &snapshot.others, style);
+        of_service(&mut out, service, snapshot, style);
     }
     if snapshot.services.is_empty() {
         let why = if snapshot.others.is_empty() { "no listener was found" } else { "for each listener it says below why it is none" };
@@ -131,39 +132,30 @@ fn maps(out: &mut String, dataplane: &Dataplane, style: Style) {
     }
 }
 
-fn of_service(out: &mut String, service: &Service, others: &[OtherListener], style: Style) {
+fn of_service(out: &mut String, service: &Service, Snapshot { others, defence, .. }: &Snapshot, style: Style) {
     let name = clean(&service.name);
     let endpoint = endpoint(service.protocol, service.address, service.device.as_deref(), service.port);
     // A service that was discovered is named by its address.
     let title = if name == endpoint { String::new() } else { format!("  {endpoint}") };
     let sockets = if service.balanced { states(&service.backends) } else { listeners(service, others) };
     let _ = writeln!(out, "{}{title}  {sockets}", style.paint(Ink::Bold, &name));
-    if let Some(defence) = &service.defence {
-        of_defence(out, defence, style);
+    if let Some(line) = service.defence.as_ref().and_then(|of_service| defence::line(of_service, defence)) {
+        let ink = if line.is_warning { Ink::Warning } else { Ink::Plain };
+        hanging(out, "  SYN defence: ", &line.text, style, ink);
     }
+    let (refused, let_in): (Vec<ReasonCount>, Vec<ReasonCount>) = service.packets.iter().cloned().partition(defence::is_refused);
     if service.packets.is_empty() {
         out.push_str("  packets: none yet\n");
-    } else {
-        hanging(out, "  packets: ", &packets(&service.packets), style, Ink::Plain);
+    } else if !let_in.is_empty() {
+        hanging(out, "  packets: ", &packets(&let_in), style, Ink::Plain);
+    }
+    if !refused.is_empty() {
+        hanging(out, "  refused: ", &packets(&refused), style, Ink::Plain);
     }
     if !service.backends.is_empty() {
         out.push_str(&table(&columns(service.protocol), &service.backends, style));
     }
     of_notes(out, &service.notes, style);
-}
-
-/// `SYN defence: flood for 12 s`; nothing in calm, unless an operator has ordered otherwise.
-fn of_defence(out: &mut String, defence: &ServiceDefence, style: Style) {
-    let ordered = if defence.order == Order::Auto { String::new() } else { format!(", ordered {}", defence.order.label()) };
-    let lasted = defence.flood_seconds.map(|seconds| format!(" for {seconds} s")).unwrap_or_default();
-    let (text, ink) = match defence.mode.as_str() {
-        "flood" if defence.is_unsafe => (format!("flood{lasted}, SYNs pass to the kernel{ordered}"), Ink::Warning),
-        "flood" => (format!("flood{lasted}, SYNs are answered with cookies{ordered}"), Ink::Warning),
-        "lingering" => (format!("a flood is over, its cookies are still honoured{ordered}"), Ink::Plain),
-        _ if ordered.is_empty() => return,
-        _ => (format!("calm{ordered}"), Ink::Plain),
-    };
-    hanging(out, "  SYN defence: ", &text, style, ink);
 }
 
 /// `3 backends: 2 ready, 1 draining`

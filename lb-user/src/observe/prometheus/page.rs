@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use lb_common::{Reason, abi::Restored, flood::Mode};
+
 use super::{render, tests::everything};
 
 const HEAD: &str = "# Metrics
@@ -32,7 +34,24 @@ fn page() -> String {
         let labels = if labels.is_empty() { "no labels".to_owned() } else { format!("labels {}", labels.join(", ")) };
         write!(page, "\n## `{name}`\n\n{kind}, {labels}. {help}\n").unwrap();
     }
+    values(&mut page);
     page
+}
+
+/// What the values of the closed lists mean.
+fn values(page: &mut String) {
+    let reasons = |of_service: bool| Reason::ALL.into_iter().filter(move |reason| reason.is_of_service() == of_service);
+    list(page, "`reason` of a service's packets", reasons(true).map(|reason| (reason.label(), reason.help())));
+    list(page, "`reason` of packets of no service", reasons(false).map(|reason| (reason.label(), reason.help())));
+    list(page, "`outcome` of a valid SYN cookie", Restored::ALL.into_iter().map(|outcome| (outcome.label(), outcome.help())));
+    list(page, "`mode` of a service's SYN defence", Mode::ALL.into_iter().map(|mode| (mode.label(), mode.help())));
+}
+
+fn list<'a>(page: &mut String, title: &str, entries: impl Iterator<Item = (&'a str, &'a str)>) {
+    write!(page, "\n## {title}\n\n").unwrap();
+    for (label, help) in entries {
+        writeln!(page, "- **`{label}`**: {help}.").unwrap();
+    }
 }
 
 /// The names in `a="..",b=".."} 1`. No value of the sample has a quote in it.

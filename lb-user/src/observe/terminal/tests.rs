@@ -1,6 +1,9 @@
 //! What people see, as a whole and at its edges.
 use super::*;
-use crate::observe::{sample, snapshot::MapFill};
+use crate::{
+    api::protocol::Order,
+    observe::{sample, snapshot::MapFill},
+};
 
 /// Everything at its widest.
 fn wide() -> Snapshot {
@@ -25,6 +28,44 @@ fn wide() -> Snapshot {
 #[test]
 fn a_small_snapshot_gives_this_text() {
     sample::golden("small.txt", &status(&sample::small(), Style::PLAIN));
+}
+
+#[test]
+fn a_flooded_service_gives_this_text() {
+    let text = status(&sample::flooded(), Style::PLAIN);
+    sample::golden("flooded.txt", &text);
+    assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+}
+
+#[test]
+fn what_the_defence_does_is_said_in_each_mode() {
+    let line = |change: &dyn Fn(&mut Snapshot)| {
+        let mut snapshot = sample::flooded();
+        change(&mut snapshot);
+        let of_service = snapshot.services[0].defence.clone().unwrap();
+        defence::line(&of_service, &snapshot.defence).map(|line| (line.text, line.is_warning))
+    };
+    let of_service = |snapshot: &mut Snapshot, mode: &str, order: Order| {
+        let defence = snapshot.services[0].defence.as_mut().unwrap();
+        (defence.mode, defence.order) = (mode.to_owned(), order);
+    };
+    let said = |text: &str, is_warning| Some((text.to_owned(), is_warning));
+    let kernel = "flood for 1 min 23 s: SYNs are answered with the kernel's cookies, which keep the MSS and no other TCP option";
+    assert_eq!(line(&|snapshot| snapshot.defence.scheme = "kernel".to_owned()), said(kernel, true));
+    for (change, why) in [
+        ((|snapshot| snapshot.defence.scheme = "none".to_owned()) as fn(&mut Snapshot), "it would refuse cookies"),
+        (|snapshot| snapshot.defence.live = false, "no daemon renews the defence's record"),
+        (
+            |snapshot| snapshot.services[0].defence.as_mut().unwrap().is_unsafe = true,
+            "a connection that begins with a cookie would be lost on this host",
+        ),
+    ] {
+        assert_eq!(line(&change), said(&format!("flood for 1 min 23 s: SYNs pass to the kernel, because {why}"), true));
+    }
+    let over = "the flood is over after 1 min 23 s (ordered off): SYNs pass to the kernel, cookies sent before are still honoured";
+    assert_eq!(line(&|snapshot| of_service(snapshot, "lingering", Order::Off)), said(over, false));
+    assert_eq!(line(&|snapshot| of_service(snapshot, "calm", Order::Off)), said("calm (ordered off)", false));
+    assert_eq!(line(&|snapshot| of_service(snapshot, "calm", Order::Auto)), None, "nothing to say");
 }
 
 #[test]
