@@ -92,3 +92,11 @@ pub fn order(weir: &Weir, service: &str, order: &str) {
     let output = weir.cli_output(&["defence", service, order]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Has the daemon take another configuration.
+#[track_caller]
+pub fn reload(weir: &Weir, configuration: &str) {
+    weir.configure(configuration);
+    let output = weir.cli_output(&["reload"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -8,10 +8,12 @@
 //! client sends again, and without which a server that speaks first never says a word.
 
 mod books;
+mod caps;
 mod floods;
 mod ground;
 mod harmless;
 mod scenarios;
+mod strays;
 
 use std::net::SocketAddr;
 
@@ -20,7 +22,7 @@ use libtest_mimic::Trial;
 use crate::support::netns::Namespace;
 
 pub fn tests() -> Vec<Trial> {
-    [ground::tests(), harmless::tests(), scenarios::tests()].into_iter().flatten().collect()
+    [ground::tests(), caps::tests(), harmless::tests(), scenarios::tests(), strays::tests()].into_iter().flatten().collect()
 }
 
 /// Where a flood comes from and whom it is for.
