@@ -11,7 +11,9 @@ mod books;
 mod caps;
 mod floods;
 mod ground;
+mod handshake;
 mod harmless;
+mod passage;
 mod scenarios;
 mod strays;
 
@@ -22,7 +24,8 @@ use libtest_mimic::Trial;
 use crate::support::netns::Namespace;
 
 pub fn tests() -> Vec<Trial> {
-    [ground::tests(), caps::tests(), harmless::tests(), scenarios::tests(), strays::tests()].into_iter().flatten().collect()
+    [
+ ground::tests(), caps::tests(), handshake::tests(), harmless::tests(), passage::tests(), scenarios::tests(), strays::tests()].into_iter().flatten().collect()
 }
 
 /// Where a flood comes from and whom it is for.
