@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{LinkAddr, MsgFlags, MultiHeaders, sendmmsg};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockFilter, Socket, Type};
 
 use super::netns::{Namespace, Pair};
 use super::packet::{ACK, Packet, SYN, Segment, stream};
@@ -51,6 +51,7 @@ impl RawClient {
         let shown = mac.map(|byte| format!("{byte:02x}")).join(":");
         pair.server.ip(&format!("neighbour replace {address} lladdr {shown} dev {} nud permanent", Pair::SERVER_DEVICE));
         let [frames, segments] = pair.client.run(|| [open(false), open(true)]);
+        hear_only(&frames, mac);
         Self { frames, segments, mac, server_mac: mac_of(&pair.server, Pair::SERVER_DEVICE), address, server }
     }
 
@@ -59,9 +60,14 @@ impl RawClient {
         self.address
     }
 
-    /// The beginning of a frame to the server: Ethernet, IP, TCP between these ports.
+    /// The beginning of a frame to the server: Ethernet and IP.
+    pub fn ip(&self) -> Packet {
+        Packet::ethernet_between(self.mac, self.server_mac).ip(self.address, self.server)
+    }
+
+    /// The same with TCP between these ports.
     pub fn tcp(&self, from: u16, to: u16) -> Packet {
-        Packet::ethernet_between(self.mac, self.server_mac).ip(self.address, self.server).tcp(from, to)
+        self.ip().tcp(from, to)
     }
 
     /// The answer to a segment of the server's: ports turned round, everything up to it acknowledged, no payload; with timestamps (the
@@ -140,7 +146,10 @@ impl RawClient {
         let deadline = Instant::now() + patience;
         let mut buffer = vec![MaybeUninit::uninit(); 70_000];
         loop {
-            // A timeout of 0 would wait without end.
+            // A timeout of 0 would wait without end, and while frames come none is ever reached.
+            if Instant::now() >= deadline + patience {
+                return None;
+            }
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
             self.frames.set_read_timeout(Some(left)).expect("set a timeout");
             let length = match self.frames.recv(&mut buffer) {
@@ -155,6 +164,25 @@ impl RawClient {
             }
         }
     }
+}
+
+/// Leaves out what is for others: in a flood, the frames of the client would find no room among all those.
+fn hear_only(socket: &Socket, mac: [u8; 6]) {
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_HALF: u16 = 0x28;
+    const UNLESS_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let [a, b, c, d, e, f] = mac;
+    let step = |code, constant, otherwise| SockFilter::new(code, 0, otherwise, constant);
+    let filter = [
+        step(LOAD_WORD, 0, 0),
+        step(UNLESS_EQUAL, u32::from_be_bytes([a, b, c, d]), 3),
+        step(LOAD_HALF, 4, 0),
+        step(UNLESS_EQUAL, u32::from_be_bytes([0, 0, e, f]), 1),
+        step(RETURN, u32::MAX, 0),
+        step(RETURN, 0, 0),
+    ];
+    socket.attach_filter(&filter).expect("attach a filter");
 }
 
 /// A packet socket on the client's device, from inside the client's namespace. The one for large segments only sends.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use super::{Aim, no_flood};
+use super::{Aim, floods::by_generator};
 use crate::netns::live::{PATIENCE, status};
 use crate::support::daemon::Weir;
 use crate::support::load::{Plan, open_close};
@@ -23,12 +23,12 @@ const CONFIGURATION: &str = "";
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("defence::harmless::a_router_forwards_the_port_it_listens_on", || a_router_forwards_the_port_it_listens_on(no_flood)),
-        trial("defence::harmless::a_translated_port_has_a_listener_too", || a_translated_port_has_a_listener_too(no_flood)),
+        trial("defence::harmless::a_router_forwards_the_port_it_listens_on", || a_router_forwards_the_port_it_listens_on(by_generator)),
+        trial("defence::harmless::a_translated_port_has_a_listener_too", || a_translated_port_has_a_listener_too(by_generator)),
         trial("defence::harmless::a_filter_wants_connections_to_begin_with_a_syn", || {
-            a_filter_wants_connections_to_begin_with_a_syn(no_flood);
+            a_filter_wants_connections_to_begin_with_a_syn(by_generator);
         }),
-        trial("defence::harmless::a_filter_tracks_connections_strictly", || a_filter_tracks_connections_strictly(no_flood)),
+        trial("defence::harmless::a_filter_tracks_connections_strictly", || a_filter_tracks_connections_strictly(by_generator)),
     ]
 }
 

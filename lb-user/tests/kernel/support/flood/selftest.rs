@@ -158,7 +158,7 @@ fn known_tools() {
     assert!(sent > 10_000 && arrived >= sent / 2, "hping3 sent {sent}, {arrived} arrived");
 
     let before = Traffic::of(&pair.server, Pair::SERVER_DEVICE);
-    let sent = trafgen(&pair.client, Pair::CLIENT_DEVICE, target(&pair, false), mac, 20_000, 5 * second).finish();
+    let sent = trafgen(&pair.client, Pair::CLIENT_DEVICE, target(&pair, false), mac, 20_000, None, 5 * second).finish();
     let arrived = Traffic::of(&pair.server, Pair::SERVER_DEVICE).since(before).received;
     assert_eq!(sent, 20_000);
     assert!(arrived >= sent / 2, "trafgen sent {sent}, {arrived} arrived");

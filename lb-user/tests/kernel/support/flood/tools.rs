@@ -31,8 +31,16 @@ pub fn hping3(entrance: &Entrance, target: SocketAddr, duration: Duration) -> To
     ToolFlood::start(&mut command, " packets transmitted", None)
 }
 
-/// trafgen: as many SYNs without options out of `device`, their sources anything at all. IPv4 only.
-pub fn trafgen(entrance: &Entrance, device: &str, target: SocketAddr, mac: [u8; 6], packets: u64, duration: Duration) -> ToolFlood {
+/// trafgen: as many SYNs without options out of `device`, so many a second or as fast as they go, their sources anything at all. IPv4 only.
+pub fn trafgen(
+    entrance: &Entrance,
+    device: &str,
+    target: SocketAddr,
+    mac: [u8; 6],
+    packets: u64,
+    rate: Option<u64>,
+    duration: Duration,
+) -> ToolFlood {
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     let text = format!(
         "{{ eth(da={mac}), ipv4(da={}, sa=drnd(), ttl=64, df), tcp(sp=drnd(), dp={}, seq=drnd(), win=64240, syn) }}\n",
@@ -43,6 +51,9 @@ pub fn trafgen(entrance: &Entrance, device: &str, target: SocketAddr, mac: [u8; 
     fs::write(file.path(), text).expect("write trafgen's packet");
     let mut command = bounded(entrance, duration, "trafgen");
     command.args(["--dev", device, "--cpus", "1", "--num", &packets.to_string(), "--conf"]).arg(file.path());
+    if let Some(rate) = rate {
+        command.args(["--rate", &format!("{rate}pps")]);
+    }
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     ToolFlood::start(&mut command, " packets outgoing", Some(file))
 }

@@ -1,0 +1,39 @@
+//! The floods of the scenes, each until it is dropped.
+
+use std::any::Any;
+use std::time::Duration;
+
+use super::Aim;
+use crate::support::flood::{Flood, FloodKind, FloodPlan, hping3, mac_of, trafgen};
+
+/// SYNs a second of the generator and of trafgen: five times what begins a flood.
+pub const RATE: u64 = 50_000;
+/// No flood of a test lasts longer.
+pub const LONGEST: Duration = Duration::from_secs(60);
+
+/// hping3 at full speed: SYNs without options from anywhere. IPv4 only.
+pub fn by_hping3(aim: &Aim<'_>) -> Box<dyn Any> {
+    Box::new(hping3(aim.from.0, aim.target, LONGEST))
+}
+
+/// trafgen: the same at a rate. IPv4 only.
+pub fn by_trafgen(aim: &Aim<'_>) -> Box<dyn Any> {
+    let packets = RATE * LONGEST.as_secs();
+    Box::new(trafgen(aim.from.0, aim.from.1, aim.target, mac_of(aim.to.0, aim.to.1), packets, Some(RATE), LONGEST))
+}
+
+/// The generator: SYNs with the options of real clients in turn.
+pub fn by_generator(aim: &Aim<'_>) -> Box<dyn Any> {
+    Box::new(generated(aim, &plan(aim, FloodKind::Syn)))
+}
+
+/// A plan of the generator's at [`RATE`], for as long as a flood may last.
+pub fn plan(aim: &Aim<'_>, kind: FloodKind) -> FloodPlan {
+    let mac = mac_of(aim.to.0, aim.to.1);
+    FloodPlan::new(kind, aim.target, mac).packets(u64::MAX).lasting(LONGEST).rate(RATE)
+}
+
+/// Starts the generator.
+pub fn generated(aim: &Aim<'_>, plan: &FloodPlan) -> Flood {
+    Flood::start(aim.from.0, aim.from.1, plan)
+}

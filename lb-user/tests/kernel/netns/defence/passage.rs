@@ -1,0 +1,213 @@
+//! Connections from before the flood pass through it: established ones, half-open ones, and those that the server remembers.
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use socket2::{Domain, Socket, Type};
+
+use super::books::{Books, wait_for_mode};
+use super::floods::{self, generated, plan};
+use super::scenarios::{Scenario, Server, Stage};
+use super::Aim;
+use crate::netns::live::{service_with_ready, target};
+use crate::support::cpu::{Processor, Processors};
+use crate::support::daemon::Weir;
+use crate::support::flood::{FloodKind, ready};
+use crate::support::load::{SLOW, download::Download};
+use crate::support::netns::Pair;
+use crate::support::packet::{ACK, PSH, Packet, SYN, SYN_OPTIONS};
+use crate::support::raw::RawClient;
+use crate::support::servers::{WorkerPlan, Workers};
+use crate::support::trial;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("defence::passage::options_and_fragments_of_an_established_connection_pass", || {
+            options_and_fragments_pass(false);
+            options_and_fragments_pass(true);
+        }),
+        trial("defence::passage::a_handshake_from_before_the_flood_ends_in_it", || {
+            for (v6, cookies) in [(false, "1"), (true, "1"), (false, "2"), (true, "2")] {
+                a_handshake_from_before_the_flood_ends_in_it(v6, cookies);
+            }
+        }),
+        trial("defence::passage::a_port_in_time_wait_is_used_again", || {
+            a_port_in_time_wait_is_used_again(false);
+            a_port_in_time_wait_is_used_again(true);
+        }),
+        trial("defence::passage::a_download_keeps_its_rate", a_download_keeps_its_rate),
+    ]
+}
+
+const FROM: u16 = 40_000;
+const QUIET: Duration = Duration::from_millis(200);
+
+fn stage(v6: bool) -> Stage {
+    Stage::set(&Scenario { server: Server::Workers, v6, configuration: "", options: &[] })
+}
+
+/// The packet cut in two.
+fn fragments(client: &RawClient, whole: &Packet, v6: bool) -> [Packet; 2] {
+    const TCP: u16 = 6;
+    const FIRST: usize = 40;
+    let bytes = whole.bytes();
+    let (first, rest) = bytes[whole.ip_offset() + if v6 { 40 } else { 20 }..].split_at(FIRST);
+    let cut = |offset: usize, more: bool, part: &[u8]| {
+        let offset = u16::try_from(offset / 8).expect("small");
+        let ip = client.ip();
+        let ip = if v6 { ip.fragment_header(offset, more, 77) } else { ip.identification(77).fragment(offset, more) };
+        ip.next(TCP).payload(part)
+    };
+    [cut(0, true, first), cut(FIRST, false, rest)]
+}
+
+fn options_and_fragments_pass(v6: bool) {
+    let stage = stage(v6);
+    let client = RawClient::new(&stage.pair, v6, 0);
+    let port = stage.target.port();
+    // Without timestamps, so that the numbers are all there is to keep.
+    let reply = client.open(FROM, port, 7, &[2, 4, 5, 0xb4]);
+    client.send(&[client.reply_to(&reply)]);
+    let line = client.hear(reply.sequence.wrapping_add(1), QUIET);
+    let acknowledged = reply.sequence.wrapping_add(1 + u32::try_from(line.len()).expect("a line"));
+
+    let flood = floods::by_generator(&stage.aim());
+    wait_for_mode(&stage.weir, "flood");
+    let books = Books::read(&stage.weir, &stage.pair.server);
+    let segment = |below: Packet, at: u32, text: &[u8]| {
+        below.tcp(FROM, port).flags(ACK | PSH).sequence(8 + at).acknowledgement(acknowledged).payload(text)
+    };
+    const NOTHING: [u8; 8] = [1; 8];
+    let optional = if v6 { client.ip().destination_options(&[1, 4, 0, 0, 0, 0]) } else { client.ip().options(&NOTHING) };
+    let words = b"with fragments: a text longer than the first of them is";
+    let [first, second] = fragments(&client, &segment(client.ip(), 12, words), v6);
+    client.send(&[segment(client.ip(), 0, b"as ever"), segment(optional, 7, b"above"), first, second]);
+    let heard = client.hear(acknowledged, QUIET);
+    let books = books.until_now(&stage.weir, &stage.pair.server);
+    drop(flood);
+    println!("{:?}", books.moved());
+    assert_eq!(String::from_utf8_lossy(&heard), format!("as everabove{}", String::from_utf8_lossy(words)), "{:?}", books.moved());
+    assert_eq!(books.reason("first_fragment"), 1, "{:?}", books.moved());
+    assert_eq!(books.reason("stray_fragment"), 0, "{:?}", books.moved());
+}
+
+/// `cookies` is the server's `net.ipv4.tcp_syncookies`: with 2 the kernel answers by a cookie of its own and keeps nothing.
+fn a_handshake_from_before_the_flood_ends_in_it(v6: bool, cookies: &str) {
+    let stage = stage(v6);
+    stage.pair.server.set_sysctl("net.ipv4.tcp_syncookies", cookies);
+    let client = RawClient::new(&stage.pair, v6, 0);
+    let books = Books::read(&stage.weir, &stage.pair.server);
+    let reply = client.open(FROM, stage.target.port(), 7, &SYN_OPTIONS);
+    assert_eq!(reply.flags, SYN | ACK);
+    let sent = books.until_now(&stage.weir, &stage.pair.server);
+    assert_eq!((sent.reason("cookie_sent"), sent.kernel.get("TcpExt", "SyncookiesSent")), (0, i64::from(cookies == "2")));
+
+    let _flood = floods::by_generator(&stage.aim());
+    wait_for_mode(&stage.weir, "flood");
+    client.send(&[client.reply_to(&reply)]);
+    let line = client.hear(reply.sequence.wrapping_add(1), QUIET);
+    assert!(line.ends_with(b"\n"), "no worker's line: {line:?}");
+    let books = books.until_now(&stage.weir, &stage.pair.server);
+    println!("tcp_syncookies {cookies}: {:?}", books.moved());
+    assert_eq!(books.reason("cookie_accepted"), u64::from(cookies == "2"), "{:?}", books.moved());
+    assert_eq!(books.resets(), 0);
+}
+
+/// The server closes first, and so remembers. A client that uses the port again asks the kernel, in a flood as in calm.
+fn a_port_in_time_wait_is_used_again(v6: bool) {
+    const CONNECTIONS: u16 = 200;
+    let pair = Pair::new();
+    ready(&pair);
+    let (target, _) = target(&pair, v6, 80);
+    let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 2);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(""), &[]);
+    service_with_ready(&weir, 2);
+    let source = if v6 { pair.client_v6[0] } else { pair.client_v4[0] };
+    let each_once = || {
+        let times = (FROM..FROM + CONNECTIONS).map(|port| let_server_close(&pair, SocketAddr::new(source, port), target));
+        let slowest = times.max().expect("a connection");
+        assert!(slowest < SLOW, "one took {slowest:?}");
+        slowest
+    };
+    let calm = [each_once(), each_once()];
+    let remembered = pair.server.tool("ss", &["-Htan", "state", "time-wait"]).lines().count();
+    assert!(remembered >= usize::from(CONNECTIONS) * 9 / 10, "{remembered} are in TIME_WAIT");
+    let _flood = floods::by_generator(&aim(&pair, target));
+    wait_for_mode(&weir, "flood");
+    let books = Books::read(&weir, &pair.server);
+    let flooded = each_once();
+    let books = books.until_now(&weir, &pair.server);
+    println!("in calm {calm:?}, in the flood {flooded:?} at the longest; {:?}", books.moved());
+    assert!(books.reason("flood_syn") >= u64::from(CONNECTIONS) * 9 / 10, "{:?}", books.moved());
+}
+
+/// A connection that the server ends, and how long it took.
+fn let_server_close(pair: &Pair, source: SocketAddr, target: SocketAddr) -> Duration {
+    let began = Instant::now();
+    let socket = pair.client.run(|| Socket::new(Domain::for_address(target), Type::STREAM, None)).expect("a socket");
+    let mut said = String::new();
+    let result = socket
+        .bind(&source.into())
+        .and_then(|()| socket.set_read_timeout(Some(Duration::from_secs(5))))
+        .and_then(|()| socket.connect(&target.into()))
+        .and_then(|()| (&socket).read_to_string(&mut said));
+    assert!(result.is_ok() && said.ends_with('\n'), "from {source}: {result:?}, {said:?}");
+    began.elapsed()
+}
+
+/// Of the rate in calm at least 90 %, less what the flood by itself (its generator, and what the kernel does for each packet) takes of the
+/// processors.
+fn a_download_keeps_its_rate() {
+    const PERIOD: Duration = Duration::from_secs(2);
+    /// Other work of the machine comes and goes.
+    const ROUNDS: usize = 3;
+    let pair = Pair::new();
+    ready(&pair);
+    let target = SocketAddr::new(pair.server_v4[0], 80);
+    let aim = aim(&pair, target);
+    let left = 1.0 - cost_of_flood(&pair, target);
+    let download = Download::start(&pair.client, &pair.server, target, u64::MAX);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(""), &[]);
+    service_with_ready(&weir, 1);
+    let (mut flooded, mut calm) = (0.0, 0.0);
+    for _ in 0..ROUNDS {
+        let before = download.measure(PERIOD);
+        let flood = generated(&aim, &plan(&aim, FloodKind::Syn));
+        wait_for_mode(&weir, "flood");
+        let during = download.measure(PERIOD);
+        drop(flood);
+        let after = download.measure(PERIOD);
+        println!("{before}; in the flood {during}; {after}; the flood leaves {:.0} % of the processors", 100.0 * left);
+        (flooded, calm) = (during.rate(), before.rate().min(after.rate()));
+        if flooded >= 0.9 * calm * left {
+            return;
+        }
+    }
+    panic!("{:.0} MB/s, of {:.0} and {:.0} % of the processors", flooded / 1e6, calm / 1e6, 100.0 * left);
+}
+
+/// What share of all processors' time the flood takes by itself.
+fn cost_of_flood(pair: &Pair, target: SocketAddr) -> f64 {
+    let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 1);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(""), &[]);
+    service_with_ready(&weir, 1);
+    let idle = busy();
+    let aim = aim(pair, target);
+    let _flood = generated(&aim, &plan(&aim, FloodKind::Syn));
+    wait_for_mode(&weir, "flood");
+    (busy() - idle).max(0.0)
+}
+
+/// The share of all processors' time that something was done in.
+fn busy() -> f64 {
+    let before = Processors::read();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = Processors::read().since(&before).0;
+    spent.iter().map(Processor::busy).sum::<f64>() / f64::from(u32::try_from(spent.len()).expect("few"))
+}
+
+fn aim(pair: &Pair, target: SocketAddr) -> Aim<'_> {
+    Aim { from: (&pair.client, Pair::CLIENT_DEVICE), to: (&pair.server, Pair::SERVER_DEVICE), target }
+}
