@@ -84,17 +84,17 @@ fn answer(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, now: u
         _ if spend(budget::KERNEL_ONLY_SYNS, now, live.kernel_only_syns) => return Err(Reason::KernelOnlySyn),
         _ => return Err(Reason::KernelOnlySynOverLimit),
     };
-    if !parse::can_carry_metadata(ctx) {
-        return Err(Reason::NoMetadata);
-    }
     if !limits::take(&case.key, Purpose::SynAck as u32, now, live.syn_acks_to_prefix, 1) {
         return Err(Reason::SynAckPrefixLimit);
     }
     if !spend(budget::SYN_ACKS, now, live.syn_acks) {
         return Err(Reason::SynAckCap);
     }
-    let (cookie, granted) = if live.scheme == Scheme::Kernel as u32 {
-        kernel_cookie::make(ctx, case, segment).ok_or(Reason::DefenceAsleep)?
+    let can_restore = parse::can_carry_metadata(ctx);
+    let (cookie, granted) = if live.scheme == Scheme::Kernel as u32 || !can_restore {
+        // Also where the driver cannot carry what a cookie of ours says: the kernel's needs nothing of that.
+        let why_not = if can_restore { Reason::DefenceAsleep } else { Reason::NoMetadata };
+        kernel_cookie::make(ctx, case, segment).ok_or(why_not)?
     } else {
         let key = live.key(live.parity, now).ok_or(Reason::DefenceAsleep)?;
         cookie::make_with(|options| hash::of(case, key, sequence, options), live.parity & 1, case.key.source.is_ipv4(), &agreement)

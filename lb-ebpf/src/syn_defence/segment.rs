@@ -29,7 +29,9 @@ fn settle(ctx: *mut xdp_md, packet: &mut Scratch) -> Answer {
     let (Some(policy), Some(flood)) = (DEFENCE.get(case.service), FLOODS.get(case.service)) else { return Reason::MapMiss.into() };
     let now = now();
     if policy.mode(flood, now) == Mode::Calm {
-        if flows::lookup(ctx, case) != flows::Found::Connection {
+        // Where a flood is over and nobody has cleared its record yet, every segment comes here.
+        let is_sample = policy.is_calm_for_sure(flood) || rate::is_sample(case.service);
+        if is_sample && flows::lookup(ctx, case) != flows::Found::Connection {
             rate::count(case.service, policy, flood, Sign::Strays(SAMPLE), now);
         }
         return Answer::PLAIN;

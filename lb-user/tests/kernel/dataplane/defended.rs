@@ -133,6 +133,9 @@ impl State {
                 _ => now,
             },
             keys: [key(0, if self == Self::OneKey { now - 50_000_000 } else { minute }), key(1, 2 * minute)],
+            key_made_at: 0,
+            syncookies_before: 0,
+            namespace: 0,
             parity: PARITY,
             scheme: match self {
                 Self::Schemeless => Scheme::None,
