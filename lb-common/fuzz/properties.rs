@@ -55,7 +55,11 @@ fn is_as_in(flow: &Flow, bytes: &[u8]) {
         _ => assert_eq!([key.source_port, key.destination_port], ports),
     }
     match kind {
-        Kind::Segment(flags) => assert!(key.protocol_number() == protocol::TCP && flags == header[13] && flow.header_length == usize::from(header[12] >> 4) * 4),
+        Kind::Segment(flags) => {
+            assert!(
+                key.protocol_number() == protocol::TCP && flags == header[13] && flow.header_length == usize::from(header[12] >> 4) * 4
+            );
+        }
         Kind::Datagram => assert_eq!(key.protocol_number(), protocol::UDP),
         Kind::FirstFragment | Kind::Error => {}
     }

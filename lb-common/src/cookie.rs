@@ -77,6 +77,7 @@ pub struct Agreement {
 
 /// What the server's host is willing to use, as its sysctls say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four switches of the host, each on or off by itself")]
 pub struct Willing {
     /// net.ipv4.tcp_window_scaling
     pub window_scale: bool,
@@ -111,7 +112,7 @@ impl Agreement {
 
     /// The nearest entry of the codebook that gives no more than this, and its number.
     #[inline(always)]
-    fn code(&self, is_ipv4: bool) -> (u32, Self) {
+    fn code(self, is_ipv4: bool) -> (u32, Self) {
         let segments = &SEGMENTS[usize::from(!is_ipv4)];
         let segment = match self.maximum_segment_size {
             size if size >= segments[3] => 3,
@@ -147,13 +148,13 @@ impl Agreement {
 
     /// The 20 bits of options of a cookie with timestamps.
     #[inline(always)]
-    fn bits(&self) -> u32 {
+    fn bits(self) -> u32 {
         let scale = match self.window_scale {
-            Some(scale) => scale as u32,
+            Some(scale) => u32::from(scale),
             None => NO_SCALE,
         };
-        let flags = (self.selective_acknowledgement as u32) << 1 | self.congestion_notification as u32;
-        (self.maximum_segment_size as u32) << 6 | scale << 2 | flags
+        let flags = u32::from(self.selective_acknowledgement) << 1 | u32::from(self.congestion_notification);
+        u32::from(self.maximum_segment_size) << 6 | scale << 2 | flags
     }
 
     #[inline(always)]
@@ -236,14 +237,14 @@ const TIMESTAMPS: u32 = 1 << 31;
 #[inline(always)]
 #[must_use]
 pub fn hash(key: [u64; 2], flow: &FlowKey, sequence: u32, options: u32) -> u64 {
-    let last = flow.source_port as u64 | (flow.destination_port as u64) << 16 | (sequence as u64) << 32;
+    let last = u64::from(flow.source_port) | u64::from(flow.destination_port) << 16 | u64::from(sequence) << 32;
     if let (Some(source), Some(destination)) = (flow.source.ipv4_network(), flow.destination.ipv4_network()) {
-        let addresses = source.to_le() as u64 | (destination.to_le() as u64) << 32;
-        return siphash::sip13_with_tail(key, [addresses, last], options as u64);
+        let addresses = u64::from(source.to_le()) | u64::from(destination.to_le()) << 32;
+        return siphash::sip13_with_tail(key, [addresses, last], u64::from(options));
     }
     let [s0, s1] = flow.source.hash_words();
     let [d0, d1] = flow.destination.hash_words();
-    siphash::sip13_with_tail(key, [s0, s1, d0, d1, last], options as u64)
+    siphash::sip13_with_tail(key, [s0, s1, d0, d1, last], u64::from(options))
 }
 
 #[inline(always)]

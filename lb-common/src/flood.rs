@@ -173,7 +173,7 @@ impl Thresholds {
         }
         let step = share >> 3;
         // A step that is a power of two: the largest that is not above an eighth of the share.
-        let mask = if step == 0 { 0 } else { (1 << (31 - step.leading_zeros())) - 1 };
+        let mask = if step == 0 { 0 } else { (1 << step.ilog2()) - 1 };
         count == share || count & mask == 0
     }
 }

@@ -312,8 +312,12 @@ impl Reason {
             Self::KernelOnlySynOverLimit => "dropped: a SYN that only the kernel can answer, above the limit for these",
             Self::SynAckPrefixLimit => "dropped: a SYN from a prefix that has had its share of SYN-ACKs",
             Self::SynAckCap => "dropped: a SYN above the cap of SYN-ACKs in all",
-            Self::DefenceAsleep => "passed to the service in a flood: XDP must not answer (no live daemon, no listener, or the kernel would refuse cookies)",
-            Self::NoMetadata => "passed to the service in a flood: the interface's driver carries no packet metadata, so a cookie could not be honoured",
+            Self::DefenceAsleep => {
+                "passed to the service in a flood: XDP must not answer (no live daemon, no listener, or the kernel would refuse cookies)"
+            }
+            Self::NoMetadata => {
+                "passed to the service in a flood: the interface's driver carries no packet metadata, so a cookie could not be honoured"
+            }
             Self::FloodSyn => "passed to the service in a flood: a SYN of a connection that the kernel still knows",
             Self::DeniedSource => "dropped: from a prefix on the service's deny list",
             Self::NewFlowsOverLimit => "dropped: above the service's limit of new connections for one source prefix",

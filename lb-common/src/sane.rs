@@ -27,7 +27,9 @@ pub fn check(case: &Case, is_loopback: bool) -> Result<(), Reason> {
             }
         }
         // Nobody needs to cut a segment inside its header: the least MTU has room for the largest (RFC 1858, section 3).
-        Kind::FirstFragment if key.protocol_number() == protocol::TCP && (case.end as usize) < case.options() => return Err(Reason::TinyFragment),
+        Kind::FirstFragment if key.protocol_number() == protocol::TCP && (case.end as usize) < case.options() => {
+            return Err(Reason::TinyFragment);
+        }
         Kind::FirstFragment | Kind::Datagram | Kind::Error => {}
     }
     if is_loopback {

@@ -60,10 +60,10 @@ pub mod granted {
     #[inline(always)]
     #[must_use]
     pub const fn bits(agreement: &Agreement) -> u8 {
-        agreement.window_scale.is_some() as u8 * WINDOW_SCALE
-            | agreement.selective_acknowledgement as u8 * SELECTIVE_ACKNOWLEDGEMENT
-            | agreement.timestamps as u8 * TIMESTAMPS
-            | agreement.congestion_notification as u8 * CONGESTION_NOTIFICATION
+        (agreement.window_scale.is_some() as u8 * WINDOW_SCALE)
+            | (agreement.selective_acknowledgement as u8 * SELECTIVE_ACKNOWLEDGEMENT)
+            | (agreement.timestamps as u8 * TIMESTAMPS)
+            | (agreement.congestion_notification as u8 * CONGESTION_NOTIFICATION)
     }
 }
 
@@ -120,11 +120,11 @@ impl SynAck {
     fn write_options(&self, packet: &mut WindowMut<'_>, start: usize, end: usize) -> Option<Sum> {
         const NOP: u32 = kind::NO_OPERATION as u32;
         const NOPS: u32 = NOP << 24 | NOP << 16;
-        const TIMESTAMPS: u32 = (kind::TIMESTAMPS as u32) << 8 | 10;
-        const SACK: u32 = (kind::SELECTIVE_ACKNOWLEDGEMENT as u32) << 8 | 2;
+        const TIMESTAMPS: u32 = (kind::TIMESTAMPS as u32) << 8 | 0x0a;
+        const SACK: u32 = (kind::SELECTIVE_ACKNOWLEDGEMENT as u32) << 8 | 0x02;
         let mut words = Words { packet, at: start, end, sum: Sum::ZERO };
         if self.maximum_segment_size != 0 {
-            words.put((kind::MAXIMUM_SEGMENT_SIZE as u32) << 24 | 4 << 16 | u32::from(self.maximum_segment_size))?;
+            words.put(u32::from(kind::MAXIMUM_SEGMENT_SIZE) << 24 | 0x04 << 16 | u32::from(self.maximum_segment_size))?;
         }
         match (self.grants(granted::TIMESTAMPS), self.grants(granted::SELECTIVE_ACKNOWLEDGEMENT)) {
             (true, sack) => {
@@ -136,7 +136,7 @@ impl SynAck {
             (false, false) => {}
         }
         if self.grants(granted::WINDOW_SCALE) {
-            words.put(NOP << 24 | (kind::WINDOW_SCALE as u32) << 16 | 3 << 8 | u32::from(self.window_scale))?;
+            words.put(NOP << 24 | u32::from(kind::WINDOW_SCALE) << 16 | 0x03 << 8 | u32::from(self.window_scale))?;
         }
         for _ in 0..tcp::MAX_OPTIONS / 4 {
             if words.at >= words.end {

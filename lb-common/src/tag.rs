@@ -62,12 +62,11 @@ impl TagKey {
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits")]
 fn multilinear<const N: usize>(key: &[u64; WORDS], message: [u32; N]) -> u32 {
     let mut sum = key[0];
     let mut index = 0;
     while index < N {
-        sum = sum.wrapping_add(key[index + 1].wrapping_mul(message[index] as u64));
+        sum = sum.wrapping_add(key[index + 1].wrapping_mul(u64::from(message[index])));
         index += 1;
     }
     (sum >> 32) as u32

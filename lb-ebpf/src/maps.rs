@@ -10,8 +10,9 @@ use aya_ebpf::{
 use lb_common::{
     Address, FlowKey,
     abi::{
-        BackendCounters, BackendState, DefencePolicy, Event, GroupKey, GroupRecord, KnownFlow, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters, Scratch, SOCKET_SLOTS, SelectorCounters,
-        ServiceCounters, ServiceKey, ServiceRecord, Settings, SocketTag, UdpFlow,
+        BackendCounters, BackendState, DefencePolicy, Event, GroupKey, GroupRecord, KnownFlow, LiveState, MAX_SERVICES, PortBitmap,
+        PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord,
+        Settings, SocketTag, UdpFlow,
     },
     flood::{FloodState, FloodWindow},
     limiter::Bucket,

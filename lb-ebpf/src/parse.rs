@@ -13,7 +13,10 @@ use lb_common::{
     wire,
 };
 
-use crate::{maps::SCRATCH, verdict::{Answer, Verdict}};
+use crate::{
+    maps::SCRATCH,
+    verdict::{Answer, Verdict},
+};
 
 /// Reads the headers of the packet.
 #[inline(always)]

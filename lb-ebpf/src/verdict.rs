@@ -29,6 +29,7 @@ impl From<Reason> for Verdict {
 /// A reason that another function answered is a number to the verifier. LLVM knows that a `Reason` is below their number and leaves out the
 /// comparison that the verifier wants to see ("unbounded memory access").
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "below 64")]
 fn index(reason: Reason) -> usize {
     #[cfg_attr(not(target_arch = "bpf"), expect(unused_mut, reason = "it is on BPF that the number is made opaque"))]
     let mut index = reason as u64;

@@ -367,5 +367,4 @@ mod tests {
         live.keys[1] = CookieKey { words: [1, 2], honoured_until: 70 * SECOND };
         assert_eq!([live.key(1, 70 * SECOND - 1), live.key(1, 70 * SECOND), live.key(0, 0)], [Some([1, 2]), None, None]);
     }
-
 }

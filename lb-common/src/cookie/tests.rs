@@ -31,7 +31,7 @@ fn agreement() -> impl Strategy<Value = Agreement> {
     )
 }
 
-fn echoed(cookie: &Cookie, agreement: &Agreement) -> Option<u32> {
+fn echoed(cookie: Cookie, agreement: Agreement) -> Option<u32> {
     agreement.timestamps.then_some(cookie.timestamp)
 }
 
@@ -51,16 +51,9 @@ fn golden_vectors() {
     for (cookie, timestamps, v6) in [(made[0], true, false), (made[1], true, true), (made[2], false, false), (made[3], false, true)] {
         use core::hash::Hasher;
         let mut reference = siphasher::sip::SipHasher13::new_with_keys(KEY[0], KEY[1]);
-        let addresses: Vec<u8> = if v6 {
-            [flow(true).source.bytes(), flow(true).destination.bytes()].concat()
-        } else {
-            vec![198, 51, 100, 7, 192, 0, 2, 1]
-        };
-        let options: u32 = match (timestamps, v6) {
-            (true, _) => 1 << 31 | 1460 << 6 | 7 << 2 | 2,
-            (false, false) => 3 << 3 | 6,
-            (false, true) => 3 << 3 | 6,
-        };
+        let addresses: Vec<u8> =
+            if v6 { [flow(true).source.bytes(), flow(true).destination.bytes()].concat() } else { vec![198, 51, 100, 7, 192, 0, 2, 1] };
+        let options: u32 = if timestamps { 1 << 31 | 1460 << 6 | 7 << 2 | 0b10 } else { 0b11_110 };
         let tail = [&options.to_le_bytes()[..], &[0; 3]].concat();
         reference.write(&[&addresses[..], &[0x40, 0x9c, 0xbb, 0x01], &0x0102_0304_u32.to_le_bytes(), &tail].concat());
         let hash = reference.finish();
@@ -122,7 +115,10 @@ fn what_comes_of_a_syn() {
     assert!(!Agreement::of(&options, 0x42, true, WILLING).unwrap().congestion_notification, "ECE alone offers nothing");
     let unwilling = Willing { window_scale: false, selective_acknowledgement: false, congestion_notification: false, timestamps: false };
     let none = Agreement::of(&options, 0xc2, true, unwilling).unwrap();
-    assert_eq!((none.window_scale, none.selective_acknowledgement, none.congestion_notification, none.timestamps), (None, false, false, false));
+    assert_eq!(
+        (none.window_scale, none.selective_acknowledgement, none.congestion_notification, none.timestamps),
+        (None, false, false, false)
+    );
     let size = |size, is_ipv4| {
         let options = tcp::Options { maximum_segment_size: size, ..options };
         Agreement::of(&options, 2, is_ipv4, WILLING).map(|agreement| agreement.maximum_segment_size)
@@ -144,8 +140,8 @@ fn guesses_pass_as_often_as_the_bits_say() {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        flow.source_port = (number >> 12) as u16;
-        let (acknowledged, sequence) = (state as u32, (state >> 32) as u32);
+        flow.source_port = u16::try_from(number >> 12).unwrap();
+        let [acknowledged, sequence]: [u32; 2] = zerocopy::transmute!(state);
         passed += u32::from(check(KEY, &flow, sequence, acknowledged, None).is_some());
         passed_with_timestamps += u32::from(check(KEY, &flow, sequence, acknowledged, Some(sequence.rotate_left(9))).is_some());
     }
@@ -161,7 +157,7 @@ proptest! {
     fn what_was_agreed_comes_back(agreement in agreement(), v6: bool, sequence: u32, parity in 0..2_u32, key: [u64; 2]) {
         let (cookie, granted) = make(key, parity, &flow(v6), sequence, &agreement);
         prop_assert_eq!(super::parity(cookie.sequence), parity);
-        prop_assert_eq!(check(key, &flow(v6), sequence, cookie.sequence, echoed(&cookie, &agreement)), Some(granted));
+        prop_assert_eq!(check(key, &flow(v6), sequence, cookie.sequence, echoed(cookie, agreement)), Some(granted));
         if agreement.timestamps {
             prop_assert_eq!(granted, agreement);
         }
@@ -172,7 +168,7 @@ proptest! {
         let flow = flow(v6);
         let (cookie, _) = make(KEY, parity, &flow, sequence, &agreement);
         let (mut changed, mut changed_echo) = (cookie.sequence, cookie.timestamp);
-        if bit < 32 { changed ^= 1 << bit } else { changed_echo ^= 1 << (bit - 32) };
+        if bit < 32 { changed ^= 1 << bit } else { changed_echo ^= 1 << (bit - 32) }
         // Without timestamps there is no echo to flip; and the top bit names the other key, which is another one.
         let key = if super::parity(changed) == parity { KEY } else { [KEY[1], KEY[0]] };
         if agreement.timestamps {
@@ -187,7 +183,7 @@ proptest! {
     fn another_client_s_cookie_is_refused(agreement in agreement(), v6: bool, sequence: u32, port: u16, other in 1..u32::MAX) {
         let flow = flow(v6);
         let (cookie, _) = make(KEY, 0, &flow, sequence, &agreement);
-        let echo = echoed(&cookie, &agreement);
+        let echo = echoed(cookie, agreement);
         let differing = [
             FlowKey { source_port: port, ..flow },
             FlowKey { destination_port: port, ..flow },
@@ -204,6 +200,6 @@ proptest! {
     fn an_old_key_s_cookie_is_refused(agreement in agreement(), v6: bool, sequence: u32, key: [u64; 2]) {
         prop_assume!(key != KEY);
         let (cookie, _) = make(KEY, 1, &flow(v6), sequence, &agreement);
-        prop_assert_eq!(check(key, &flow(v6), sequence, cookie.sequence, echoed(&cookie, &agreement)), None);
+        prop_assert_eq!(check(key, &flow(v6), sequence, cookie.sequence, echoed(cookie, agreement)), None);
     }
 }

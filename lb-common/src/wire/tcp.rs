@@ -167,8 +167,7 @@ impl Options {
 #[inline(always)]
 #[must_use]
 pub fn usual_timestamps(window: &Window<'_>, start: usize, end: usize) -> Option<(u32, u32)> {
-    const USUAL: u32 =
-        (kind::NO_OPERATION as u32) << 24 | (kind::NO_OPERATION as u32) << 16 | (kind::TIMESTAMPS as u32) << 8 | 10;
+    const USUAL: u32 = (kind::NO_OPERATION as u32) << 24 | (kind::NO_OPERATION as u32) << 16 | (kind::TIMESTAMPS as u32) << 8 | 0x0a;
     let options = window.header::<12>(start)?;
     (end >= start + 12 && options.number32::<0>() == USUAL).then(|| (options.number32::<4>(), options.number32::<8>()))
 }

@@ -47,7 +47,9 @@ pub extern "C" fn answer_syn(ctx: *mut xdp_md, packet: *mut Scratch) -> u32 {
 #[inline(always)]
 pub fn may_answer(live: &LiveState, policy: &DefencePolicy, now: u64) -> bool {
     let DefencePolicy { flags, .. } = *policy;
-    live.scheme != Scheme::None as u32 && live.is_live(now) && flags & (policy_flags::HAS_LISTENER | policy_flags::UNSAFE) == policy_flags::HAS_LISTENER
+    live.scheme != Scheme::None as u32
+        && live.is_live(now)
+        && flags & (policy_flags::HAS_LISTENER | policy_flags::UNSAFE) == policy_flags::HAS_LISTENER
 }
 
 #[inline(always)]
@@ -142,7 +144,7 @@ fn trim(ctx: *mut xdp_md, data: u64) {
     if data == 0 || data > 9_000 {
         return;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "bounded above")]
+    #[expect(clippy::cast_possible_truncation, reason = "bounded above")]
     // SAFETY: the context is the one the kernel handed to this program. If it refuses, the data goes back as padding behind the packet.
     unsafe {
         bpf_xdp_adjust_tail(ctx, -(data as i32));

@@ -46,7 +46,14 @@ pub fn admit(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, pla
 
 /// The connection that a cookie of ours stands for.
 #[inline(always)]
-fn own(ctx: *mut xdp_md, case: &Case, offered: &mut Offered, live: &LiveState, policy: &DefencePolicy, now: u64) -> Result<RequestAttributes, Reason> {
+fn own(
+    ctx: *mut xdp_md,
+    case: &Case,
+    offered: &mut Offered,
+    live: &LiveState,
+    policy: &DefencePolicy,
+    now: u64,
+) -> Result<RequestAttributes, Reason> {
     if live.scheme != Scheme::Own as u32 {
         return Err(Reason::CookieRefused);
     }

@@ -72,13 +72,7 @@ fn generate(ctx: *mut xdp_md, case: &Case, segment: &mut Segment) -> Option<u64>
     };
     // SAFETY: the listener is held, the IP header is inside the packet, and the copy has as many bytes as are said.
     let made = unsafe {
-        bpf_tcp_gen_syncookie(
-            listener.as_ptr(),
-            header.cast_mut().cast(),
-            header_length as u32,
-            segment.words.as_mut_ptr().cast(),
-            length,
-        )
+        bpf_tcp_gen_syncookie(listener.as_ptr(), header.cast_mut().cast(), header_length as u32, segment.words.as_mut_ptr().cast(), length)
     };
     u64::try_from(made).ok()
 }

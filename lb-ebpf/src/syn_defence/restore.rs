@@ -105,6 +105,7 @@ fn flow(ctx: &TcContext, start: Start) -> Option<FlowKey> {
     }
     // SAFETY: the kernel keeps the bytes between the two in place while the program runs; nothing changes the buffer after this.
     let window = unsafe { Window::new(load::<{ offset_of!(__sk_buff, data) }>(ctx), load::<{ offset_of!(__sk_buff, data_end) }>(ctx)) };
+    #[expect(clippy::cast_possible_truncation, reason = "an Ethernet type has 16 bits")]
     let flow = match start {
         Start::Ethernet => wire::flow(&window),
         // SAFETY: the field of the context is always there.

@@ -118,7 +118,7 @@ impl Daemon {
 
     fn try_look_at_floods(&mut self) -> Result<(), Error> {
         let now = monotonic_time();
-        let mut stale = false;
+        let mut is_over = false;
         let mut flood = false;
         for service in self.plan.services.iter().filter(|service| service.protocol == Protocol::Tcp) {
             let Some(policy) = self.guard.policies.get(&service.index).filter(|policy| policy.is_defended()) else { continue };
@@ -129,14 +129,14 @@ impl Daemon {
                 if state.entered != 0 {
                     self.dataplane.maps.defence.clear_flood(service.index)?;
                 }
-                stale |= self.guard.full.remove(&service.index).is_some() | self.guard.left.remove(&service.index).is_some();
+                is_over |= self.guard.full.remove(&service.index).is_some() | self.guard.left.remove(&service.index).is_some();
             }
             let totals = self.dataplane.maps.service_totals(service.index)?;
             Story::go_on(&mut self.guard.stories, service, policy, mode, &totals, &self.guard.live, &self.guard.host, now);
         }
         self.guard.stories.retain(|index, _| self.plan.services.iter().any(|service| service.index == *index));
         self.renew(now, flood)?;
-        if stale {
+        if is_over {
             self.defend();
         }
         Ok(())

@@ -219,7 +219,12 @@ fn offsets(types: Result<&Types, &str>) -> Result<Vec<(&'static str, u32)>, Stri
 fn settle(maps: &mut Maps, pins: &Pins, options: &Options, old_versions: &[u32]) -> Result<(), Error> {
     let mut settings = maps.settings()?;
     if settings.abi_version == 0 {
-        settings = Settings { abi_version: ABI_VERSION, attached_at: boot_time(), tag_key: random(TagKey::new_zeroed())?, ..Settings::new_zeroed() };
+        settings = Settings {
+            abi_version: ABI_VERSION,
+            attached_at: boot_time(),
+            tag_key: random(TagKey::new_zeroed())?,
+            ..Settings::new_zeroed()
+        };
         // Flows keep their backends when the version changes: the key and the UDP flows go with them.
         if let Some(old) = old_versions.last() {
             let before = maps.inherit(pins, *old)?;

@@ -67,7 +67,11 @@ fn first_words_arrive(v6: bool) {
         ("the ACK, then data", |ack, reply| vec![ack.clone(), words(ack, reply, 0, b"one"), words(ack, reply, 3, b"two")], 0),
         ("data in the ACK, or the first data after an ACK that was lost", |ack, reply| vec![words(ack, reply, 0, b"onetwo")], 0),
         ("the ACK twice", |ack, reply| vec![ack.clone(), ack.clone(), words(ack, reply, 0, b"onetwo"), ack.clone()], 0),
-        ("the same data twice", |ack, reply| vec![words(ack, reply, 0, b"one"), words(ack, reply, 0, b"one"), words(ack, reply, 3, b"two")], 0),
+        (
+            "the same data twice",
+            |ack, reply| vec![words(ack, reply, 0, b"one"), words(ack, reply, 0, b"one"), words(ack, reply, 3, b"two")],
+            0,
+        ),
         // A cookie holds the first sequence number, which only the first segment tells: the client has to send the other again.
         (
             "the second data before the first",

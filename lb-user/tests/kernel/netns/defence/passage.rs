@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use socket2::{Domain, Socket, Type};
 
+use super::Aim;
 use super::books::{Books, wait_for_mode};
 use super::floods::{self, generated, plan};
 use super::scenarios::{Scenario, Server, Stage};
-use super::Aim;
 use crate::netns::live::{service_with_ready, target};
 use crate::support::cpu::{Processor, Processors};
 use crate::support::daemon::Weir;
