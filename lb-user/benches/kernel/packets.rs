@@ -1,11 +1,10 @@
 //! What `ingress` costs for rows of the packet table, beside an empty XDP program in the same run (BPF_PROG_TEST_RUN).
+//!
+//! The frames of a test run are one buffer, which a program that writes would find as it left it. So before each run of `ingress` a
+//! program writes the row's frame again where the row says that it changes, and before each run of the empty program as well.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,8 +12,10 @@ use crate::{
     dataplane::{
         XDP_PASS,
         bpf::{self, Run, instruction},
+        defended::State,
+        ground::Ground,
         harness::DataPlane,
-        rows,
+        rows::{self, Out},
         world::World,
     },
     report::Table,
@@ -29,6 +30,12 @@ const REPEAT: u32 = 200_000;
 const NOT_OURS: i64 = 10;
 /// What a segment of an established flow may cost.
 const ESTABLISHED: i64 = 40;
+/// What the answer to a SYN may cost: over IPv4, over IPv6.
+const COOKIE: [i64; 2] = [80, 110];
+/// What an ACK without a right cookie may cost.
+const BAD_ACK: i64 = 90;
+/// What a segment of a known flow may cost in a flood.
+const KNOWN_FLOW: i64 = 60;
 
 /// The rows, with what each may cost. A datagram of a known flow needs a second lookup, in the flow table, so it has no such limit.
 const ROWS: &[(&str, Option<i64>)] = &[
@@ -56,6 +63,21 @@ const ROWS: &[(&str, Option<i64>)] = &[
     ("ipv6: each kind of extension header", None),
     ("ipv4: first fragment of TCP", None),
     ("icmp: fragmentation needed, quoting 8 bytes", None),
+    ("defence: SYN in calm", None),
+    ("defence: SYN in calm, IPv6", None),
+    ("defence: segment in calm", Some(ESTABLISHED)),
+    ("defence: SYN of Linux", Some(COOKIE[0])),
+    ("defence: SYN of Windows 10", Some(COOKIE[0])),
+    ("defence: SYN of no options", Some(COOKIE[0])),
+    ("defence: SYN of Linux, IPv6", Some(COOKIE[1])),
+    ("defence: SYN of Windows 10, IPv6", Some(COOKIE[1])),
+    ("defence: ACK without a cookie", Some(BAD_ACK)),
+    ("defence: ACK without a cookie, IPv6", Some(BAD_ACK)),
+    ("defence: cookie, a bit of its timestamp turned", Some(BAD_ACK)),
+    ("defence: segment of a connection", Some(KNOWN_FLOW)),
+    ("defence: segment of a connection, IPv6", Some(KNOWN_FLOW)),
+    ("defence: stray RST", None),
+    ("defence: no flag", None),
 ];
 
 /// Measures the rows.
@@ -78,20 +100,31 @@ pub fn measure(filter: &Filter) -> Table {
         rows: Vec::new(),
     };
     if !rows.is_empty() {
-        stay_on_one_cpu();
         let plane = DataPlane::load(&World::new());
         let empty =
             bpf::load(bpf::XDP, "empty", &[instruction::set(0, XDP_PASS.cast_signed()), instruction::exit()]).expect("an empty program");
-        table.rows = rows.into_iter().map(|(name, at_most)| row(&plane, empty.as_fd(), name, *at_most)).collect();
+        // Where the defended services have their sockets, on one CPU: on another, caches are cold and the counters others.
+        table.rows = Ground::new().run(|| rows.into_iter().map(|(name, at_most)| row(&plane, empty.as_fd(), name, *at_most)).collect());
     }
     table
 }
 
 fn row(plane: &DataPlane, empty: BorrowedFd<'_>, name: &str, at_most: Option<i64>) -> Vec<Value> {
-    let frame = rows::by_name(name).frame();
+    let row = rows::by_name(name);
+    let frame = row.frame();
+    let writing = matches!(row.out, Out::Becomes(_)).then(|| [empty, plane.program()].map(|program| Writing::new(&frame, program)));
+    let [empty, ours] = match &writing {
+        Some([empty, ours]) => [empty.program.as_fd(), ours.program.as_fd()],
+        None => [empty, plane.program()],
+    };
+    let turn = || {
+        // The state of the defence holds for 10 s, a round takes some hundredths.
+        plane.prepare(&World::new(), State::Awake);
+        nanoseconds(ours, &frame)
+    };
     // Caches and the branch predictor learn the packet.
-    nanoseconds(plane.program(), &frame);
-    let rounds: Vec<_> = (0..ROUNDS).map(|_| (nanoseconds(empty, &frame), nanoseconds(plane.program(), &frame))).collect();
+    turn();
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| (nanoseconds(empty, &frame), turn())).collect();
     let base = sorted(rounds.iter().map(|(empty, _)| *empty));
     let above = sorted(rounds.iter().map(|(empty, ours)| ours - empty));
     let median = above[ROUNDS / 2];
@@ -107,6 +140,41 @@ fn row(plane: &DataPlane, empty: BorrowedFd<'_>, name: &str, at_most: Option<i64
     ]
 }
 
+/// A program that writes a frame over the packet and jumps to another.
+struct Writing {
+    program: OwnedFd,
+    /// The array that it jumps through; the kernel empties it when its last descriptor closes.
+    _jump: OwnedFd,
+}
+
+impl Writing {
+    fn new(frame: &[u8], next: BorrowedFd<'_>) -> Self {
+        const TAIL_CALL: i32 = 12;
+        let jump = bpf::program_array(next).expect("an array of programs");
+        // The packet's start, and a comparison with its end that the verifier wants to see.
+        let mut program = vec![instruction::copy(6, 1), instruction::load_word(2, 1, 0), instruction::load_word(3, 1, 4)];
+        let length = i32::try_from(frame.len()).expect("a short frame");
+        program.extend([instruction::copy(4, 2), instruction::add(4, length), instruction::jump_if_greater(4, 3, 0)]);
+        let (comparison, words) = (program.len() - 1, frame.chunks_exact(4));
+        let rest = words.remainder();
+        assert!(rest.len() % 2 == 0, "a frame of whole half words");
+        for (at, word) in (0_i16..).step_by(4).zip(words) {
+            program.push(instruction::store_word_of(2, at, i32::from_ne_bytes(word.try_into().expect("four bytes"))));
+        }
+        let written = i16::try_from(frame.len() - rest.len()).expect("a short frame");
+        for (at, half) in (written..).step_by(2).zip(rest.chunks_exact(2)) {
+            program.push(instruction::encode(0x6a, 2, 0, at, i16::from_ne_bytes(half.try_into().expect("two bytes")).into()));
+        }
+        program.push(instruction::copy(1, 6));
+        program.extend(instruction::map(2, jump.as_raw_fd()));
+        program.extend([instruction::set(3, 0), instruction::call(TAIL_CALL)]);
+        let over = i16::try_from(program.len() - comparison - 1).expect("a short program");
+        program[comparison] = instruction::jump_if_greater(4, 3, over);
+        program.extend([instruction::set(0, 0), instruction::exit()]);
+        Self { program: bpf::load(bpf::XDP, "writing", &program).expect("the verifier takes a program that writes"), _jump: jump }
+    }
+}
+
 /// The mean of one turn, as the kernel gives it: a whole number.
 fn nanoseconds(program: BorrowedFd<'_>, frame: &[u8]) -> i64 {
     let run = Run { frame, first_buffer: None, interface: None, repeat: REPEAT };
@@ -117,11 +185,4 @@ fn sorted(values: impl Iterator<Item = i64>) -> Vec<i64> {
     let mut values: Vec<_> = values.collect();
     values.sort_unstable();
     values
-}
-
-/// A thread that moves to another CPU leaves warm caches and its per-CPU counters behind.
-fn stay_on_one_cpu() {
-    let mut cpus = CpuSet::new();
-    cpus.set(nix::sched::sched_getcpu().expect("this CPU's number")).expect("a CPU's number");
-    sched_setaffinity(Pid::from_raw(0), &cpus).expect("a CPU to stay on");
 }

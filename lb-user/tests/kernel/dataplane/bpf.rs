@@ -213,8 +213,8 @@ pub fn lookup_batch(map: BorrowedFd<'_>, count: usize, words: usize) -> io::Resu
     let mut keys = vec![0_u32; count];
     let mut values = vec![0_u64; count * words];
     let mut attributes = maps::Batch {
-        in_batch: 0,
-        out_batch: next.as_mut_ptr().expose_provenance() as u64,
+        begin: 0,
+        next: next.as_mut_ptr().expose_provenance() as u64,
         keys: keys.as_mut_ptr().expose_provenance() as u64,
         values: values.as_mut_ptr().expose_provenance() as u64,
         count: number(count),

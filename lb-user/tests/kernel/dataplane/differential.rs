@@ -76,11 +76,11 @@ fn compare(plane: &Plane, model: &mut Model<'_>, generator: &mut Generator, want
             *met.entry(fate.reason.label()).or_default() += 1;
             expected.add(&fate, frame.len());
             // What the counter of its reason has come to, which no other segment moved.
-            let counter = counted.entry((fate.service, fate.reason));
-            let counter = counter.or_insert_with(|| plane.kernel.counter(fate.service, fate.reason));
-            *counter += 1;
+            let place = counted.entry((fate.service, fate.reason));
+            let packets = place.or_insert_with(|| plane.kernel.counter(fate.service, fate.reason));
+            *packets += 1;
             let outcome = plane.kernel.run(&run(&frame));
-            if plane.kernel.counter(fate.service, fate.reason) != *counter {
+            if plane.kernel.counter(fate.service, fate.reason) != *packets {
                 let seen = plane.kernel.counts().since(&before).packets;
                 panic!("WEIR_SEED={}, {state:?}: not {fate:?} for {frame:02x?}; its batch so far: {seen:?}", generator.seed);
             }

@@ -5,7 +5,7 @@ pub mod bpf;
 mod defence;
 pub mod defended;
 mod differential;
-mod ground;
+pub mod ground;
 pub mod harness;
 pub mod model;
 mod random;

@@ -21,8 +21,8 @@ struct Element {
 /// `union bpf_attr` of the commands on many.
 #[repr(C)]
 pub(super) struct Batch {
-    pub in_batch: u64,
-    pub out_batch: u64,
+    pub begin: u64,
+    pub next: u64,
     pub keys: u64,
     pub values: u64,
     pub count: u32,
@@ -49,8 +49,8 @@ pub fn clear(map: BorrowedFd<'_>, count: u32, words: usize) -> io::Result<()> {
     let keys: Vec<u32> = (0..count).collect();
     let values = vec![0_u64; keys.len() * words];
     let mut batch = Batch {
-        in_batch: 0,
-        out_batch: 0,
+        begin: 0,
+        next: 0,
         keys: address(&keys),
         values: address(&values),
         count: number(keys.len()),

@@ -27,8 +27,10 @@ use super::super::{
 };
 use crate::support::packet::{ACK, PSH, Packet, SYN, Segment};
 
+type Sequence = fn(&Plane);
+
 pub fn tests() -> Vec<(String, Test)> {
-    let tests: [(&str, fn(&Plane)); 12] = [
+    let tests: [(&str, Sequence); 12] = [
         ("a_cookie_that_comes_twice_is_a_known_flow", twice),
         ("syn_acks_to_a_prefix_are_limited", to_a_prefix),
         ("syn_acks_in_all_are_limited", in_all),

@@ -137,7 +137,7 @@ impl Generator {
                 bytes.push(1);
             }
         }
-        let fill = if self.below(2) == 0 { 0 } else { 1 };
+        let fill = u8::from(self.below(2) == 0);
         bytes.resize(bytes.len().next_multiple_of(4), fill);
         bytes
     }

@@ -178,7 +178,7 @@ impl Model<'_> {
         } else {
             let echoed = timestamps.map(|(_, echoed)| echoed);
             match cookie::check(KEYS[parity as usize], &flow.key, sequence, acknowledged, echoed) {
-                Some(agreed) => Way::OwnCookie(Effect::Metadata(metadata(&agreed, timestamps.unwrap_or_default()))),
+                Some(agreed) => Way::OwnCookie(Effect::Metadata(metadata(agreed, timestamps.unwrap_or_default()))),
                 None => return drops(Reason::CookieRefused),
             }
         };
@@ -296,7 +296,7 @@ fn agreement(options: &Options, flags: u8, key: &FlowKey, state: State) -> Optio
 }
 
 /// The metadata: "Wei1", then `struct bpf_tcp_req_attrs` (include/net/tcp.h).
-fn metadata(agreed: &Agreement, (value, echoed): (u32, u32)) -> Vec<u8> {
+fn metadata(agreed: Agreement, (value, echoed): (u32, u32)) -> Vec<u8> {
     let segment = agreed.maximum_segment_size.to_ne_bytes();
     let scale = agreed.window_scale;
     let flags = [agreed.congestion_notification, scale.is_some(), agreed.selective_acknowledgement, agreed.timestamps].map(u8::from);

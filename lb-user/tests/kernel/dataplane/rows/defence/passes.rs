@@ -81,8 +81,8 @@ pub const ROWS: &[Row] = &[
     during(State::Asleep, ends("defence: SYN while the daemon is away", || syn(V4, FLOODED), Reason::DefenceAsleep)),
     during(State::Unborn, ends("defence: SYN before the daemon came", || syn(V4, FLOODED), Reason::DefenceAsleep)),
     during(State::Schemeless, ends("defence: SYN while the kernel would refuse", || syn(V4, FLOODED), Reason::DefenceAsleep)),
-    ends("defence: ICMP error about a stray", || icmp(), Reason::IcmpError),
-    ends("defence: ICMP error about a stray, IPv6", || icmp6(), Reason::IcmpError),
+    ends("defence: ICMP error about a stray", icmp, Reason::IcmpError),
+    ends("defence: ICMP error about a stray, IPv6", icmp6, Reason::IcmpError),
 ];
 
 pub const MD5: &[u8] = &[19, 18, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 0x5a, 1, 1];
