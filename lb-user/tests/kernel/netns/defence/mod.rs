@@ -5,6 +5,7 @@
 
 mod ground;
 mod harmless;
+mod host;
 mod scenarios;
 
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use libtest_mimic::Trial;
 use crate::support::netns::Namespace;
 
 pub fn tests() -> Vec<Trial> {
-    [ground::tests(), harmless::tests(), scenarios::tests()].into_iter().flatten().collect()
+    [ground::tests(), harmless::tests(), host::tests(), scenarios::tests()].into_iter().flatten().collect()
 }
 
 /// Where a flood comes from and whom it is for.
