@@ -254,6 +254,7 @@ impl World {
                     cookie: number.into(),
                     uid: 0,
                     queue: None,
+                    receive_buffer: None,
                 },
                 reuseport: true,
                 holders: (1..=WORKERS_EACH).map(holder).collect(),

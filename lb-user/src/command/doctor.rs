@@ -2,6 +2,7 @@
 //!
 //! The same checks run when the daemon starts, which logs those that are not [`State::Ok`].
 
+mod defence;
 mod host;
 mod interface;
 mod kernel;
@@ -108,6 +109,7 @@ pub async fn examine(interfaces: &[String], pin_root: &Path) -> Vec<Check> {
     let mut checks = host::checks();
     checks.extend(kernel::checks(&types, pin_root));
     checks.extend(settings::checks(network::sysctl));
+    checks.push(defence::loose_tracking(network::sysctl("net.netfilter.nf_conntrack_tcp_loose").as_deref()));
     if interfaces.is_empty() {
         return checks;
     }

@@ -174,6 +174,8 @@ const TABLE_ENTRIES_PER_BACKEND: usize = 100;
 pub(super) struct Claimed {
     names: HashMap<String, usize>,
     places: HashMap<(Protocol, u16, IpAddr, Option<String>), usize>,
+    /// How many prefixes there are in their lists.
+    prefixes: usize,
 }
 
 impl Service {
@@ -202,7 +204,7 @@ impl Service {
         check_weights(&mut section, &weights, limits);
         let table_size = table_size(&mut section, &weights);
         let takeover = section.boolean(&TAKEOVER).unwrap_or(false);
-        let defence = ServiceDefence::read(&mut section, protocol);
+        let defence = ServiceDefence::read(&mut section, protocol, &mut claimed.prefixes);
 
         if let Some(name) = &name {
             claim(&mut section, &mut claimed.names, &NAME, name.clone(), "a name of its own");

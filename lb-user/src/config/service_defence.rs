@@ -1,4 +1,6 @@
 //! What a `[[service]]` says of its defence: its own stance and rates, and who is let in or kept out.
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{
@@ -33,6 +35,9 @@ pub struct ServiceDefence {
     /// Most bytes per second and source prefix; 0 is no limit. 0 for TCP.
     pub udp_bytes_per_prefix: u32,
 }
+
+/// The programs' table of prefixes holds 65,536, of which some are Weir's own.
+const MOST_PREFIXES: usize = 65_000;
 
 const PREFIXES: Form = Form::ListOf(&Form::Text(r#"a network or an address, as in "192.0.2.0/24", "2001:db8::/32" or "192.0.2.7""#));
 
@@ -70,7 +75,7 @@ pub(super) const DENY: Key = Key {
     form: PREFIXES,
     fallback: Fallback::Value("[]"),
     example: r#"["198.51.100.0/24"]"#,
-    help: "Sources whose packets to this service are dropped. None by default.",
+    help: "Sources whose packets to this service are dropped. None by default. Both lists of all services together hold at most 65,000.",
 };
 pub(super) const NEW_CONNECTIONS_PER_PREFIX: Key = Key {
     name: "new_connections_per_prefix",
@@ -98,9 +103,10 @@ pub(super) const UDP_BYTES_PER_PREFIX: Key = Key {
 
 impl ServiceDefence {
     /// Reads the keys of a service of this protocol; none if the protocol is not known.
-    pub(super) fn read(section: &mut Section<'_, '_, '_>, protocol: Option<Protocol>) -> Self {
-        let allow = prefixes(section, &ALLOW, &[]);
-        let deny = prefixes(section, &DENY, &allow);
+    /// `prefixes_before` is how many the services before it have in their lists, and then how many those and this one have.
+    pub(super) fn read(section: &mut Section<'_, '_, '_>, protocol: Option<Protocol>, prefixes_before: &mut usize) -> Self {
+        let allow = prefixes(section, &ALLOW, &[], prefixes_before);
+        let deny = prefixes(section, &DENY, &allow, prefixes_before);
         let defence = Self {
             syn_defence: section.text(&SYN_DEFENCE, one_of::<Stance>),
             flood_syns_per_second: section.integer(&FLOOD_SYNS_PER_SECOND),
@@ -135,19 +141,27 @@ impl ServiceDefence {
     }
 }
 
-/// A list of prefixes, none twice and none that is allowed by the other list.
-fn prefixes(section: &mut Section<'_, '_, '_>, key: &Key, allowed: &[Prefix]) -> Vec<Prefix> {
-    let mut seen = Vec::new();
+/// A list of prefixes, none twice and none that is allowed by the other list, and together with those before not too many.
+fn prefixes(section: &mut Section<'_, '_, '_>, key: &Key, allowed: &[Prefix], before: &mut usize) -> Vec<Prefix> {
+    let allowed: BTreeSet<&Prefix> = allowed.iter().collect();
+    let mut seen = BTreeSet::new();
     let read = section.texts(key, |text| {
         let prefix: Prefix = text.parse()?;
         if allowed.contains(&prefix) {
             return Err(format!("`allow` has {prefix} as well: remove it from one of the two"));
         }
-        if seen.contains(&prefix) {
+        if !seen.insert(prefix) {
             return Err(format!("{prefix} is in the list already: remove this one"));
         }
-        seen.push(prefix);
         Ok(prefix)
     });
-    read.unwrap_or_default()
+    let read = read.unwrap_or_default();
+    if *before <= MOST_PREFIXES && *before + read.len() > MOST_PREFIXES {
+        let all = *before + read.len();
+        let remedy =
+            format!("up to here the lists have {all}: join networks that lie side by side, or leave such lists to the packet filter");
+        section.refuse(key, format_args!("at most {MOST_PREFIXES} prefixes in `allow` and `deny` of all services together"), remedy);
+    }
+    *before += read.len();
+    read
 }

@@ -32,10 +32,13 @@ impl Daemon {
         self.unfilled.is_empty() && self.unattached.is_empty()
     }
 
-    /// Lets the counters of services that are new to their index begin at zero. Those of a service that was adopted go on.
+    /// Lets the counters of services that are new to their index begin at zero, and their defence calm. Those of a service that was
+    /// adopted go on.
     pub(super) fn clear_counters(&mut self, before: &plan::Registry) {
-        for index in self.registry.new_tenants(before) {
-            if let Err(error) = self.dataplane.maps.clear_service(index) {
+        let new: Vec<u32> = self.registry.new_tenants(before).collect();
+        for index in new {
+            let cleared = self.dataplane.maps.clear_service(index).and_then(|()| self.dismiss(index));
+            if let Err(error) = cleared {
                 tracing::warn!("{:#}", anyhow::Error::from(error));
             }
         }

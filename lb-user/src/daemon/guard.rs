@@ -5,7 +5,7 @@
 //! by a second; without it for ten, XDP answers nothing any more.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -58,13 +58,13 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// What is known before anything was looked at; the record is that of the daemon before, with its keys.
-    pub fn new(live: LiveState) -> Self {
+    /// What is known before anything was looked at; the record is that of the daemon before, with its keys, and so are the policies.
+    pub fn new(live: LiveState, policies: BTreeMap<u32, DefencePolicy>) -> Self {
         let now = Instant::now();
         Self {
             host: HostFacts::default(),
             live,
-            policies: BTreeMap::new(),
+            policies,
             stories: BTreeMap::new(),
             full: BTreeMap::new(),
             left: BTreeMap::new(),
@@ -87,6 +87,15 @@ impl Guard {
     pub fn check_soon(&mut self) {
         self.next_check = Instant::now();
         self.next_renewal = self.next_check;
+    }
+
+    /// Forgets what went on at a service that has left its index.
+    fn forget(&mut self, index: u32) {
+        self.policies.remove(&index);
+        self.stories.remove(&index);
+        self.full.remove(&index);
+        self.left.remove(&index);
+        self.syns.remove(&index);
     }
 }
 
@@ -134,7 +143,6 @@ impl Daemon {
             let totals = self.dataplane.maps.service_totals(service.index)?;
             Story::go_on(&mut self.guard.stories, service, policy, mode, &totals, &self.guard.live, &self.guard.host, now);
         }
-        self.guard.stories.retain(|index, _| self.plan.services.iter().any(|service| service.index == *index));
         self.renew(now, flood)?;
         if is_over {
             self.defend();
@@ -222,26 +230,25 @@ impl Daemon {
     /// Tells the programs how the services of the plan are defended.
     pub(super) fn defend(&mut self) {
         if let Err(error) = self.try_defend() {
-            tracing::error!(
-                "{:#}; the defence of some services is what it was before (more than 65,536 prefixes in all lists are too many)",
-                anyhow::Error::from(error)
-            );
+            tracing::error!("{:#}; the defence of some services is what it was before", anyhow::Error::from(error));
         }
     }
 
     fn try_defend(&mut self) -> Result<(), Error> {
+        if !self.guard.host.is_known() {
+            // What a daemon before this one has told the programs is better than what can be told now.
+            return Ok(());
+        }
         let keys = Keys::new(self.config.defence.key_lifetime);
-        let wanted: BTreeMap<u32, DefencePolicy> = self
-            .plan
-            .services
-            .iter()
-            .map(|service| (service.index, defence::policy(service, &self.config.defence, &keys, &self.facts(service))))
-            .collect();
-        let gone: BTreeSet<u32> = self.guard.policies.keys().filter(|index| !wanted.contains_key(index)).copied().collect();
-        for index in gone {
-            self.dataplane.maps.defence.set_policy(index, DefencePolicy::default())?;
-            self.dataplane.maps.defence.clear_flood(index)?;
-            self.guard.policies.remove(&index);
+        let buffers = self.survey.receive_buffers();
+        let mut wanted = BTreeMap::new();
+        for service in &self.plan.services {
+            let window = self.guard.host.window(defence::receive_buffer(service, &buffers));
+            let facts = self.facts(service, window);
+            wanted.insert(service.index, defence::policy(service, &self.config.defence, &keys, &facts));
+        }
+        for index in defence::left_over(&self.guard.policies, &wanted) {
+            self.dismiss(index)?;
         }
         // The lists before the policies that say there are some.
         let prefixes = defence::prefixes(&self.plan);
@@ -263,14 +270,23 @@ impl Daemon {
         Ok(())
     }
 
-    fn facts(&self, service: &Service) -> Facts {
+    /// Takes back what the programs were told of an index, and what they have noted there: its service is gone, or another has it now.
+    pub(super) fn dismiss(&mut self, index: u32) -> Result<(), Error> {
+        self.dataplane.maps.defence.set_policy(index, DefencePolicy::default())?;
+        self.dataplane.maps.defence.clear_flood(index)?;
+        self.guard.forget(index);
+        Ok(())
+    }
+
+    fn facts(&self, service: &Service, window: Option<(u32, u8)>) -> Facts {
         let order = self.overrides.get(&service.name).copied().unwrap_or(Order::Auto);
         let left = self.guard.left.get(&service.index).copied();
         Facts {
             cpus: self.guard.host.cpus,
-            window: self.guard.host.window,
+            window: window.unwrap_or_default(),
             order,
-            is_unsafe: self.guard.host.is_unsafe(service).is_some(),
+            // A window of 0 would stop the client.
+            is_unsafe: window.is_none() || self.guard.host.is_unsafe(service).is_some(),
             full_until: self.guard.full.get(&service.index).copied().or(left).unwrap_or(0),
             is_leaving: left.is_some(),
         }

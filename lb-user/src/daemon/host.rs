@@ -23,8 +23,10 @@ pub(super) struct HostFacts {
     pub why: Option<Note>,
     /// `lb_common::abi::live_flags`.
     pub willing: u32,
-    /// The room for a new connection that the kernel offers, and its window scale.
-    pub window: (u32, u8),
+    /// The room for a new connection that the kernel offers, and its window scale: by the listener's receive buffer, none for the default.
+    windows: BTreeMap<Option<u32>, (u32, u8)>,
+    /// The default.
+    default_buffer: Option<u32>,
     /// net.ipv4.tcp_syncookies
     pub syncookies: u32,
     /// The inode of the network namespace.
@@ -57,16 +59,13 @@ impl HostFacts {
             why,
             syncookies,
             willing: willing(),
+            default_buffer: default_receive_buffer(),
             namespace: namespace(),
             overflows: network::syn_queue_overflows(),
             ..Self::default()
         };
-        match probe_window(None) {
-            Ok(window) => facts.window = (window.space, window.window_scale.unwrap_or(0)),
-            Err(error) => {
-                tracing::warn!("cannot find out the window that this host announces ({error}): XDP answers no SYN");
-                facts.scheme = Scheme::None;
-            }
+        if facts.window(None).is_none() {
+            facts.scheme = Scheme::None;
         }
         for (interface, mode) in attached.iter().filter_map(|one| Some((network.interface(one.index)?, &one.mode))) {
             if interface.loopback || mode == Interface::GONE {
@@ -97,6 +96,31 @@ impl HostFacts {
             }
         }
         facts
+    }
+
+    /// Whether it was looked at at all.
+    pub fn is_known(&self) -> bool {
+        self.cpus > 0
+    }
+
+    /// The room for a new connection that the kernel offers and its window scale, where this is the smallest receive buffer of the
+    /// listeners. A buffer that was set to the very default is taken for one that was not set: the kernel takes the scale that was announced.
+    pub fn window(&mut self, buffer: Option<u32>) -> Option<(u32, u8)> {
+        let buffer = buffer.filter(|buffer| Some(*buffer) != self.default_buffer);
+        if let Some(window) = self.windows.get(&buffer) {
+            return Some(*window);
+        }
+        match probe_window(buffer) {
+            Ok(window) => {
+                let window = (window.space, window.window_scale.unwrap_or(0));
+                self.windows.insert(buffer, window);
+                Some(window)
+            }
+            Err(error) => {
+                tracing::warn!("cannot find out the window that this host announces ({error}): XDP answers no SYN");
+                None
+            }
+        }
     }
 
     /// Why no SYN of the service is answered, if cookies or their connections would be lost somewhere.
@@ -197,6 +221,11 @@ fn willing() -> u32 {
         | flag("net.ipv4.tcp_sack", live_flags::SELECTIVE_ACKNOWLEDGEMENT)
         | flag("net.ipv4.tcp_ecn", live_flags::CONGESTION_NOTIFICATION)
         | flag("net.ipv4.tcp_timestamps", live_flags::TIMESTAMPS)
+}
+
+/// The receive buffer of a TCP socket that has set none: the middle one of three.
+fn default_receive_buffer() -> Option<u32> {
+    sysctl("net.ipv4.tcp_rmem")?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The inode of the calling thread's network namespace.

@@ -152,7 +152,7 @@ impl Daemon {
             registry: status::adopt(&state_file, &dataplane)?,
             drains: status::drains(&state_file),
             overrides: status::orders(&state_file),
-            guard: guard::Guard::new(dataplane.maps.defence.live().map_err(failure)?),
+            guard: guard::Guard::new(dataplane.maps.defence.live().map_err(failure)?, dataplane.maps.defence.told().map_err(failure)?),
             args,
             config,
             instance,

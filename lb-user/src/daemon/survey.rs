@@ -203,6 +203,11 @@ impl Survey {
         listeners.into_iter().filter_map(|one| one.queue.map(|queue| (one.cookie, (queue.length, queue.limit)))).collect()
     }
 
+    /// The receive buffers of TCP listeners, by cookie.
+    pub fn receive_buffers(&self) -> HashMap<u64, u32> {
+        self.listeners.iter().filter_map(|one| Some((one.cookie, one.receive_buffer?))).collect()
+    }
+
     /// Takes a descriptor of a socket from one of its holders. It is held only for the system calls that use it.
     pub fn take(&self, inode: u32, cookie: u64, holders: &[Holder]) -> Option<OwnedFd> {
         holders.iter().find_map(|holder| {

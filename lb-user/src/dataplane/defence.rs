@@ -59,6 +59,12 @@ impl DefenceMaps {
         self.policies.get(&service, 0).map(|Plain(policy)| policy).map_err(Error::map("DEFENCE"))
     }
 
+    /// How every index is defended that is not left alone, service or not.
+    pub fn told(&self) -> Result<BTreeMap<u32, DefencePolicy>, Error> {
+        let all = (0..self.policies.len()).map(|index| Ok((index, self.policy(index)?)));
+        all.filter(|one| one.as_ref().map_or(true, |(_, policy)| *policy != DefencePolicy::default())).collect()
+    }
+
     /// The flood on a service, as the programs have written it down.
     pub fn flood(&self, service: u32) -> Result<FloodState, Error> {
         self.floods.get(&service, 0).map(|Plain(state)| state).map_err(Error::map("FLOODS"))

@@ -4,4 +4,4 @@ mod keys;
 mod policy;
 
 pub use keys::Keys;
-pub use policy::{Facts, addresses_of, live_limits, policy, prefixes};
+pub use policy::{Facts, addresses_of, left_over, live_limits, policy, prefixes, receive_buffer};

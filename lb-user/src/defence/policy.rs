@@ -1,7 +1,7 @@
 //! From configuration, plan and what is known of the host to what the programs are told.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -28,7 +28,7 @@ pub struct Facts {
     pub window: (u32, u8),
     /// What an operator ordered for the service.
     pub order: Order,
-    /// Whether a cookie's connection would be lost in this host's packet filter.
+    /// Whether a cookie or its connection would be lost on the way.
     pub is_unsafe: bool,
     /// Until when the listener's SYN queue counts as full (nanoseconds of CLOCK_MONOTONIC), or the moment at which a defence that was on was
     /// ordered off: 0 for neither.
@@ -70,6 +70,20 @@ pub fn policy(service: &Service, config: &Defence, keys: &Keys, facts: &Facts) -
         datagram_bytes: share(defence.udp_bytes_per_prefix, facts.cpus),
         padding: 0,
     }
+}
+
+/// The receive buffer that a service's SYN-ACKs go by: the smallest of its listeners', `buffers` being those of all by cookie. Which of
+/// them a client will get is not known before its cookie is back.
+#[must_use]
+pub fn receive_buffer(service: &Service, buffers: &HashMap<u64, u32>) -> Option<u32> {
+    let backends = service.backends.iter().map(|backend| backend.cookie);
+    backends.chain(service.listeners.iter().map(|listener| listener.cookie)).filter_map(|cookie| buffers.get(&cookie).copied()).min()
+}
+
+/// The indexes that the programs were told something about, now or by a daemon before, and that no service has any more.
+#[must_use]
+pub fn left_over(told: &BTreeMap<u32, DefencePolicy>, wanted: &BTreeMap<u32, DefencePolicy>) -> Vec<u32> {
+    told.keys().filter(|index| !wanted.contains_key(index)).copied().collect()
 }
 
 /// The limits of all services, in the record that is renewed.
@@ -177,6 +191,23 @@ mod tests {
         assert_eq!(told("auto", Facts { is_unsafe: true, ..FACTS }).flags, policy_flags::HAS_LISTENER | policy_flags::UNSAFE);
         let waiting = super::policy(&service("auto", false), &Defence::default(), &Keys::new(Duration::from_secs(60)), &FACTS);
         assert_eq!(waiting.flags, 0, "nobody listens");
+    }
+
+    #[test]
+    fn the_smallest_receive_buffer_of_a_services_own_listeners_counts() {
+        let mut service = service("auto", true);
+        service.listeners = vec![crate::plan::Listener { cookie: 2, inode: 2 }];
+        let of = |buffers: &[(u64, u32)]| receive_buffer(&service, &buffers.iter().copied().collect());
+        assert_eq!(of(&[(1, 131_072), (2, 16_384), (3, 4_096)]), Some(16_384), "the third is another service's");
+        assert_eq!((of(&[(1, 131_072)]), of(&[(3, 4_096)])), (Some(131_072), None));
+    }
+
+    #[test]
+    fn an_index_that_no_service_has_is_left_over() {
+        let policy = told("auto", FACTS);
+        let indexes = |indexes: &[u32]| indexes.iter().map(|index| (*index, policy)).collect();
+        assert_eq!(left_over(&indexes(&[1, 3, 7]), &indexes(&[3, 8])), [1, 7]);
+        assert!(left_over(&indexes(&[]), &indexes(&[3])).is_empty() && left_over(&indexes(&[3]), &indexes(&[3])).is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The sockets of the current network namespace, asked from the kernel through `sock_diag`.
 //!
 //! The request is built with netlink-packet-sock-diag. The replies are read by this file: the crate's `InetResponse` makes a box and a
-//! vector of parsed attributes for each socket, and of the attributes only `INET_DIAG_SKV6ONLY` matters here. Layouts:
+//! vector of parsed attributes for each socket, and of the attributes only `INET_DIAG_SKV6ONLY` and `INET_DIAG_SKMEMINFO` matter here. Layouts:
 //! `struct inet_diag_msg` and `struct inet_diag_sockid` in `include/uapi/linux/inet_diag.h`; integers are in host byte order except the
 //! port.
 
@@ -14,7 +14,9 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_sock_diag::SockDiagMessage;
-use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, INET_DIAG_SKV6ONLY, IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY};
+use netlink_packet_sock_diag::constants::{
+    AF_INET, AF_INET6, INET_DIAG_SKMEMINFO, INET_DIAG_SKV6ONLY, IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY,
+};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
@@ -33,6 +35,9 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_BYTES: usize = 16;
 /// `sizeof(struct inet_diag_msg)`.
 const MESSAGE_BYTES: usize = 72;
+
+/// Where `INET_DIAG_SKMEMINFO` has `SK_MEMINFO_RCVBUF`, the second of its words (`include/uapi/linux/sock_diag.h`).
+const RECEIVE_BUFFER: usize = 4;
 
 /// Why the sockets could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -126,12 +131,12 @@ impl Diag {
     }
 
     fn request(&mut self, protocol: Protocol, socket_id: SocketId, family: u8) -> Result<(), Error> {
-        let (number, states) = match protocol {
-            Protocol::Tcp => (IPPROTO_TCP, StateFlags::LISTEN),
+        let (number, states, extensions) = match protocol {
+            Protocol::Tcp => (IPPROTO_TCP, StateFlags::LISTEN, ExtensionFlags::SKMEMINFO),
             // A UDP socket that is not connected is in TCP_CLOSE; the kernel lists only bound ones.
-            Protocol::Udp => (IPPROTO_UDP, StateFlags::CLOSE),
+            Protocol::Udp => (IPPROTO_UDP, StateFlags::CLOSE, ExtensionFlags::empty()),
         };
-        let request = InetRequest { family, protocol: number, extensions: ExtensionFlags::empty(), states, socket_id };
+        let request = InetRequest { family, protocol: number, extensions, states, socket_id };
         let mut header = NetlinkHeader::default();
         self.sequence = self.sequence.wrapping_add(1);
         header.sequence_number = self.sequence;
@@ -202,11 +207,13 @@ fn listener(protocol: Protocol, message: &[u8]) -> Result<Option<Listener>, Erro
         _ => return Err(Error::Malformed("address family")),
     };
     let (received, limit, inode) = (word(56), word(60), word(68));
-    let mut v6only = false;
+    let (mut v6only, mut receive_buffer) = (false, None);
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute.map_err(|_| Error::Malformed("attribute"))?;
-        if attribute.kind() == INET_DIAG_SKV6ONLY {
-            v6only = attribute.value().first().is_some_and(|&value| value != 0);
+        match attribute.kind() {
+            INET_DIAG_SKV6ONLY => v6only = attribute.value().first().is_some_and(|&value| value != 0),
+            INET_DIAG_SKMEMINFO => receive_buffer = attribute.value().get(RECEIVE_BUFFER..).and_then(|rest| rest.first_chunk().copied()),
+            _ => {}
         }
     }
     Ok((inode != 0).then_some(Listener {
@@ -220,6 +227,7 @@ fn listener(protocol: Protocol, message: &[u8]) -> Result<Option<Listener>, Erro
         cookie: u64::from(word(44)) | u64::from(word(48)) << 32,
         uid: word(64),
         queue: (protocol == Protocol::Tcp).then_some(AcceptQueue { length: received, limit }),
+        receive_buffer: receive_buffer.map(u32::from_ne_bytes),
     }))
 }
 
@@ -258,6 +266,7 @@ mod tests {
     #[test]
     fn tcp_listeners_of_both_families_are_read_with_every_field() {
         let v4 = tcp(AddressFamily::INET, "127.0.0.1:0".parse().expect("address"), false, 7);
+        sockopt::set_socket_recv_buffer_size(&v4, 8_192).expect("SO_RCVBUF");
         let port = socket::port(&v4).expect("port");
         let any = tcp(AddressFamily::INET6, format!("[::]:{port}").parse().expect("address"), true, 9);
         let dual = tcp(AddressFamily::INET6, "[::]:0".parse().expect("address"), false, 11);
@@ -269,9 +278,11 @@ mod tests {
         assert_eq!((v4.address, v4.port, v4.v6only, v4.device), (IpAddr::V4(Ipv4Addr::LOCALHOST), port, false, 0));
         assert_eq!(v4.queue, Some(AcceptQueue { length: 2, limit: 7 }));
         assert_eq!(v4.uid, nix::unistd::geteuid().as_raw());
+        assert_eq!(v4.receive_buffer, Some(16_384), "twice what was set");
         let any = find(&all, &any).expect("the IPv6 listener is listed");
         assert_eq!((any.address, any.port, any.v6only), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), port, true));
         assert_eq!(any.queue, Some(AcceptQueue { length: 0, limit: 9 }));
+        assert!(any.receive_buffer > v4.receive_buffer, "{any:?}");
         let dual = find(&all, &dual).expect("the dual-stack listener is listed");
         assert_eq!((dual.address, dual.v6only), (IpAddr::V6(Ipv6Addr::UNSPECIFIED), false));
         assert!(find(&all, &waiting[0]).is_none(), "a connection is no listener");

@@ -59,7 +59,18 @@ mod tests {
 
     fn listener(address: IpAddr, port: u16, inode: u32) -> Listener {
         let protocol = Protocol::Tcp;
-        Listener { protocol, address, port, v6only: false, device: 0, inode, cookie: u64::from(inode), uid: 0, queue: None }
+        Listener {
+            protocol,
+            address,
+            port,
+            v6only: false,
+            device: 0,
+            inode,
+            cookie: u64::from(inode),
+            uid: 0,
+            queue: None,
+            receive_buffer: None,
+        }
     }
 
     fn holder(pid: u32, fd: i32) -> Holder {

@@ -47,6 +47,8 @@ pub struct Listener {
     pub uid: u32,
     /// The accept queue; none for UDP.
     pub queue: Option<AcceptQueue>,
+    /// Its receive buffer in bytes, from which the window of its SYN-ACKs comes; none for UDP, where nobody asks.
+    pub receive_buffer: Option<u32>,
 }
 
 /// One descriptor of a socket in one process.

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use super::{Check, State};
+use super::{Check, State, defence};
 use crate::{
     dataplane::probe::{Loaded, instance_of, program},
     exit::Exit,
     network::{
         Attached, AttachedMode, Interface, Network,
         card::{Card, Offload},
+        other_end_runs_program,
     },
 };
 
@@ -29,6 +30,7 @@ pub(super) fn checks(name: &str, network: &Network, pin_root: &Path) -> Vec<Chec
             checks.push(mode(interface, card, network));
             checks.extend(frames(interface, card));
             checks.extend(card.lro.map(|lro| joined(name, lro)));
+            checks.extend(sends_back(interface, card));
         }
         Err(error) => checks.push(
             Check::ok(format!("{name}: xdp"), error.to_string(), "What the card can do is found out at start.")
@@ -75,6 +77,17 @@ fn mode(interface: &Interface, card: &Card, network: &Network) -> Check {
             Check::ok(name, format!("generic mode only ({driver})"), slow).with_remedy(State::Limited, remedy)
         }
     }
+}
+
+/// What the SYN defence needs of a driver, where it matters: in native mode.
+fn sends_back(interface: &Interface, card: &Card) -> Vec<Check> {
+    if !card.xdp.is_some_and(|xdp| xdp.native) {
+        return Vec::new();
+    }
+    let is_veth = interface.kind.as_deref() == Some("veth");
+    let other_end = is_veth.then(|| defence::other_end(&interface.name, other_end_runs_program(interface.index).ok()));
+    // A veth has room for it.
+    other_end.into_iter().chain((!is_veth).then(|| defence::metadata(&interface.name))).collect()
 }
 
 /// Large frames, where they matter: in native mode.

@@ -4,10 +4,11 @@ use std::{io, path::Path};
 
 use rustix::{fs::statfs, thread::capabilities};
 
-use super::{Check, State, host};
+use super::{Check, State, defence, host};
 use crate::{
     dataplane::probe::{Feature, Support, Types, is_compiled, probe},
     exit::Exit,
+    network::sysctl,
 };
 
 /// `BPF_FS_MAGIC`, `include/uapi/linux/magic.h`.
@@ -30,7 +31,9 @@ pub(super) fn checks(types: &io::Result<Types>, pin_root: &Path) -> Vec<Check> {
         return checks;
     }
     checks.push(compiler(is_compiled()));
-    checks.extend(Feature::ALL.map(|feature| feature_check(feature, &probe(feature, types.as_ref().ok()))));
+    let tried = Feature::ALL.map(|feature| (feature, probe(feature, types.as_ref().ok())));
+    checks.extend(tried.iter().map(|(feature, support)| feature_check(*feature, support)));
+    checks.push(defence::scheme(&tried, sysctl("net.ipv4.tcp_syncookies").as_deref()));
     checks
 }
 

@@ -69,6 +69,22 @@ fn faults_of_prefixes() {
 }
 
 #[test]
+fn the_lists_of_all_services_together_have_a_bound() {
+    use std::fmt::Write as _;
+    let list = |count: u32| (0..count).map(|number| format!("\"10.{}.{}.0/24\"", number >> 8, number & 255)).collect::<Vec<_>>().join(", ");
+    let file = |counts: [u32; 2]| {
+        counts.iter().enumerate().fold(String::new(), |mut file, (number, count)| {
+            writeln!(file, "[[service]]\nname = \"s{number}\"\nprotocol = \"tcp\"\nport = {}", 80 + number).unwrap();
+            writeln!(file, "address = \"::\"\nallow = [\"2001:db8::/32\"]\ndeny = [{}]", list(*count)).unwrap();
+            file
+        })
+    };
+    assert!(Config::parse("weir.toml", &file([40_000, 24_998])).is_ok(), "65,000 with those that are allowed");
+    check(&file([40_000, 24_999]), 14, "service[1].deny", &["at most 65000 prefixes", "of all services together", "the lists have 65001"]);
+    check(&file([65_000, 65_000]), 7, "service[0].deny", &["the lists have 65001"]);
+}
+
+#[test]
 fn a_sound_defence_is_read_as_it_says() {
     let text = r#"
         [defence]

@@ -127,7 +127,7 @@ fn listener(place: &str, cookie: u64) -> Listener {
     let rest: Vec<&str> = words.collect();
     let device = rest.iter().find_map(|word| word.strip_prefix('%')).map_or(0, |index| index.parse().expect("an index"));
     let inode = u32::try_from(cookie).expect("a small cookie") + 1_000;
-    Listener { protocol, address, port, v6only: rest.contains(&"v6only"), device, inode, cookie, uid: 0, queue: None }
+    Listener { protocol, address, port, v6only: rest.contains(&"v6only"), device, inode, cookie, uid: 0, queue: None, receive_buffer: None }
 }
 
 /// SO_REUSEPORT listeners of one place with these cookies, each held by a process of its own whose pid is its cookie.

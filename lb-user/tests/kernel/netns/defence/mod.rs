@@ -13,6 +13,7 @@ mod floods;
 mod ground;
 mod handshake;
 mod harmless;
+mod host;
 mod passage;
 mod scenarios;
 mod strays;
@@ -24,7 +25,7 @@ use libtest_mimic::Trial;
 use crate::support::netns::Namespace;
 
 pub fn tests() -> Vec<Trial> {
-    [ground::tests(), caps::tests(), handshake::tests(), harmless::tests(), passage::tests(), scenarios::tests(), strays::tests()]
+    [ground::tests(), caps::tests(), handshake::tests(), harmless::tests(), host::tests(), passage::tests(), scenarios::tests(), strays::tests()]
         .into_iter()
         .flatten()
         .collect()

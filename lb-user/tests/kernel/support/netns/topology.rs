@@ -159,6 +159,17 @@ pub fn join(left: &Namespace, left_device: &str, right: &Namespace, right_device
     right.tool("tc", &["qdisc", "add", "dev", right_device, "root", "pfifo"]);
 }
 
+impl Pair {
+    /// Takes the program off the client's device that [`join`] attaches, or attaches it again: as on a host whose containers know nothing of
+    /// XDP.
+    pub fn client_takes_what_xdp_sends(&self, takes: bool) {
+        self.client.ip(&format!("link set dev {} xdpdrv off", Self::CLIENT_DEVICE));
+        if takes {
+            pass_everything(&self.client, Self::CLIENT_DEVICE);
+        }
+    }
+}
+
 /// Attaches the program to the device for as long as that lives: a link would end with its descriptor.
 fn pass_everything(namespace: &Namespace, device: &str) {
     const PASS: i32 = 2;
