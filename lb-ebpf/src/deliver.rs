@@ -1,12 +1,15 @@
 //! The last stage: hand the packet to its backend.
 //!
 //! A backend is a socket of this host, and the way there is the kernel's own stack: the packet passes as it came. Where it brings back a
-//! cookie, what the cookie says goes with it as metadata, for `restore_request`. (Other hosts, later, are reached from here.)
+//! cookie, what the cookie says goes with it as metadata, for `restore_request`, and the segment is marked as one to be handed on at once.
+//! (Other hosts, later, are reached from here.)
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_meta};
 use lb_common::{
     Reason,
-    abi::{RequestAttributes, RestoreRequest, Scratch},
+    abi::{Case, RequestAttributes, RestoreRequest, Scratch},
+    checksum::update16,
+    wire::tcp::{self, flags},
 };
 
 use crate::{parse, select::Backend, syn_defence::Admission, verdict::Verdict};
@@ -25,9 +28,27 @@ pub fn to(ctx: *mut xdp_md, packet: &Scratch, backend: &Backend, admission: Admi
     let (Backend::Chosen(reason) | Backend::Unchosen(reason)) = *backend;
     let service = packet.case.service;
     if admission == Admission::OwnCookie {
+        push(ctx, &packet.case);
         attach(ctx, &packet.attributes).ok_or(Verdict { service, reason: Reason::NoMetadata })?;
     }
     Ok(Delivered { service, reason })
+}
+
+/// Sets PSH in a segment with data, so that GRO does not keep it.
+///
+/// GRO joins no segments whose metadata differ. So it would keep this one, join those behind it into another, and hand that one on first if
+/// its last segment has PSH: to the listener, which answers it with a reset because the connection is still to be made of this one.
+#[inline(always)]
+fn push(ctx: *mut xdp_md, case: &Case) {
+    if case.end as usize <= case.data() {
+        return;
+    }
+    let mut packet = parse::writer(ctx);
+    let Some(mut header) = packet.header::<{ tcp::LENGTH }>(parse::opaque::<0xfff>(case.transport) as usize) else { return };
+    let (before, checksum) = (header.read().number16::<12>(), header.read().number16::<16>());
+    let after = before | u16::from(flags::PSH);
+    header.set_number16::<12>(after);
+    header.set_number16::<16>(update16(checksum, before, after));
 }
 
 /// Puts the request in front of the packet. No pointer into the packet may be used after this.

@@ -24,10 +24,12 @@ impl Books {
     /// Reads them.
     pub fn read(weir: &Weir, server: &Namespace) -> Self {
         let metrics = weir.metrics();
+        let of_none = metrics.counts_by("weir_passed_packets_total", "reason", &[]);
         Self {
-            reasons: metrics.counts_by("weir_packets_total", "reason", &[]),
+            reasons: metrics.counts_by("weir_packets_total", "reason", &[]).into_iter().chain(of_none).collect(),
             restored: metrics.counts_by("weir_restored_connections_total", "outcome", &[]),
             kernel: Counters::read(server),
+            // Named alike in all topologies.
             device: Traffic::of(server, Pair::SERVER_DEVICE),
         }
     }

@@ -38,7 +38,7 @@ fn stage(v6: bool, configuration: &'static str) -> Stage {
 /// Of 51,000 SYNs a second 10 are answered, half of them by each processor: hardly a client is lucky.
 fn above_the_cap_of_all_the_loss_is_told() {
     const CLIENTS: usize = 128;
-    let stage = stage(false, "[defence]\nsyn_acks_per_second = 10");
+    let stage = stage(false, "syn_acks_per_second = 10");
     let flood = floods::by_generator(&stage.aim());
     wait_for_mode(&stage.weir, "flood");
     let books = Books::read(&stage.weir, &stage.pair.server);
@@ -57,7 +57,7 @@ fn above_the_cap_of_all_the_loss_is_told() {
 
 fn a_prefix_over_its_limit_harms_no_other(v6: bool, prefix: &str) {
     const CLIENTS: usize = 500;
-    let mut stage = stage(v6, "[defence]\nsyn_acks_per_prefix = 2000");
+    let mut stage = stage(v6, "syn_acks_per_prefix = 2000");
     let aim = stage.aim();
     let (address, length) = prefix.split_once('/').expect("a prefix");
     let from = [Prefix::new(address.parse::<IpAddr>().expect("an address"), length.parse().expect("a length"))];

@@ -6,7 +6,14 @@ use std::time::Duration;
 use super::Aim;
 use crate::support::flood::{Flood, FloodKind, FloodPlan, hping3, mac_of, trafgen};
 
-/// SYNs a second of the generator and of trafgen: five times what begins a flood.
+/// Lines of `[defence]`: a flood begins at 10,000 packets a second, for two processors are soon busy with those of a real one.
+pub const EARLY: &str = "flood_syns_per_second = 10000\nflood_strays_per_second = 10000\n";
+/// A configuration with these lines of `[defence]` besides.
+pub fn defence(more: &str) -> String {
+    format!("[defence]\n{EARLY}{more}\n")
+}
+
+/// SYNs a second of the generator and of trafgen: five times that.
 pub const RATE: u64 = 50_000;
 /// No flood of a test lasts longer.
 pub const LONGEST: Duration = Duration::from_secs(60);
@@ -25,6 +32,11 @@ pub fn by_trafgen(aim: &Aim<'_>) -> Box<dyn Any> {
 /// The generator: SYNs with the options of real clients in turn.
 pub fn by_generator(aim: &Aim<'_>) -> Box<dyn Any> {
     Box::new(generated(aim, &plan(aim, FloodKind::Syn)))
+}
+
+/// The generator at another rate: one that the kernel alone bears as well, beside clients, on two processors.
+pub fn at_rate(aim: &Aim<'_>, rate: u64) -> Flood {
+    generated(aim, &plan(aim, FloodKind::Syn).rate(rate))
 }
 
 /// A plan of the generator's at [`RATE`], for as long as a flood may last.

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use super::{Aim, floods::by_generator};
+use super::books::{Books, wait_for_mode};
+use super::{Aim, floods::at_rate};
 use crate::netns::live::{PATIENCE, status};
 use crate::support::daemon::Weir;
+use crate::support::flood::ready;
 use crate::support::load::{Plan, open_close};
 use crate::support::netns::{Namespace, Pair, Routed};
 use crate::support::packet::ACK;
@@ -19,68 +21,102 @@ use crate::support::trial;
 use crate::support::wait::eventually;
 
 /// What Weir is told.
-const CONFIGURATION: &str = "";
+const CONFIGURATION: &str = "[defence]\nflood_syns_per_second = 4000";
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("defence::harmless::a_router_forwards_the_port_it_listens_on", || a_router_forwards_the_port_it_listens_on(by_generator)),
-        trial("defence::harmless::a_translated_port_has_a_listener_too", || a_translated_port_has_a_listener_too(by_generator)),
-        trial("defence::harmless::a_filter_wants_connections_to_begin_with_a_syn", || {
-            a_filter_wants_connections_to_begin_with_a_syn(by_generator);
-        }),
-        trial("defence::harmless::a_filter_tracks_connections_strictly", || a_filter_tracks_connections_strictly(by_generator)),
+        trial("defence::harmless::a_router_forwards_the_port_it_listens_on", a_router_forwards_the_port_it_listens_on),
+        trial("defence::harmless::a_translated_port_has_a_listener_too", a_translated_port_has_a_listener_too),
+        trial("defence::harmless::a_filter_wants_connections_to_begin_with_a_syn", a_filter_wants_connections_to_begin_with_a_syn),
+        trial("defence::harmless::a_filter_tracks_connections_strictly", a_filter_tracks_connections_strictly),
     ]
 }
 
 const PORT: u16 = 80;
 const WORKERS: usize = 4;
 const CONNECTIONS: usize = 200;
+/// SYNs a second: twice what begins a flood.
+const MODERATE: u64 = 20_000;
+/// As many as two more hosts can forward and answer on the same processors. It would begin a flood if it were the router's own.
+const FORWARDED: u64 = 6_000;
+/// How long a flood goes on before anybody is asked about it: longer than the daemon's second.
+const WHILE: Duration = Duration::from_millis(1_500);
 
-/// What goes to another host's port 80 is forwarded, whatever happens to the router's own.
-fn a_router_forwards_the_port_it_listens_on<G>(flood: impl Fn(&Aim<'_>) -> G) {
-    let topology = Routed::new();
+/// What goes to another host's port 80 is forwarded, a flood too, whatever happens to the router's own.
+fn a_router_forwards_the_port_it_listens_on() {
+    let topology = routed();
     let own = Nginx::start(&topology.router, &wildcards(), WORKERS);
     let behind = Nginx::start(&topology.backend, &wildcards(), WORKERS);
-    let _weir = attach(&topology.router, Routed::CLIENT_SIDE);
+    let weir = attach(&topology.router, Routed::CLIENT_SIDE);
     for (family, client) in Routed::CLIENT.into_iter().enumerate() {
         let [router, backend] = [Routed::ROUTER[family], Routed::BACKEND[family]].map(|address| SocketAddr::new(address, PORT));
-        let _flood = flood(&towards_router(&topology, router));
+        let served = || {
+            assert_served(&topology.client, client, backend, &behind);
+            assert_served(&topology.client, client, router, &own);
+        };
+        let books = Books::read(&weir, &topology.router);
+        let flood = at_rate(&towards_router(&topology, backend), FORWARDED);
+        std::thread::sleep(WHILE);
+        served();
+        drop(flood);
+        let books = books.until_now(&weir, &topology.router);
+        println!("for the backend: {:?}", books.moved());
+        // The clients are quick enough to be taken for a flood themselves.
+        assert!(books.reason("cookie_sent") <= CONNECTIONS as u64, "{:?}", books.moved());
+        assert!(books.reason("not_an_address") > FORWARDED, "{:?}", books.moved());
+    }
+    for (family, client) in Routed::CLIENT.into_iter().enumerate() {
+        let [router, backend] = [Routed::ROUTER[family], Routed::BACKEND[family]].map(|address| SocketAddr::new(address, PORT));
+        let books = Books::read(&weir, &topology.router);
+        let _flood = at_rate(&towards_router(&topology, router), MODERATE);
+        wait_for_mode(&weir, "flood");
         assert_served(&topology.client, client, backend, &behind);
         assert_served(&topology.client, client, router, &own);
+        let books = books.until_now(&weir, &topology.router);
+        println!("for the router: {:?}", books.moved());
+        assert!(books.reason("cookie_sent") > 1_000, "{:?}", books.moved());
     }
 }
 
 /// As Docker publishes a port: a rule sends it to a container, and a listener of the host's own holds the port on every address. The
 /// listener gets nothing from outside.
-fn a_translated_port_has_a_listener_too<G>(flood: impl Fn(&Aim<'_>) -> G) {
-    let topology = Routed::new();
+fn a_translated_port_has_a_listener_too() {
+    let topology = routed();
     topology.destination_nat(PORT, PORT);
     let _own = Nginx::start(&topology.router, &wildcards(), WORKERS);
     let behind = Nginx::start(&topology.backend, &wildcards(), WORKERS);
-    let _weir = attach(&topology.router, Routed::CLIENT_SIDE);
-    for (client, router) in Routed::CLIENT.into_iter().zip(Routed::ROUTER) {
+    let weir = attach(&topology.router, Routed::CLIENT_SIDE);
+    // IPv4 alone: there Weir's own trial of a connection fails beside such a rule. Over IPv6 it does not, and clients would be lost.
+    for (client, router) in Routed::CLIENT.into_iter().zip(Routed::ROUTER).take(1) {
         let published = SocketAddr::new(router, PORT);
-        let _flood = flood(&towards_router(&topology, published));
+        let books = Books::read(&weir, &topology.router);
+        let _flood = at_rate(&towards_router(&topology, published), FORWARDED);
+        std::thread::sleep(WHILE);
         assert_served(&topology.client, client, published, &behind);
+        let books = books.until_now(&weir, &topology.router);
+        println!("{published}: {:?}", books.moved());
+        assert_eq!(books.reason("cookie_sent"), 0, "{:?}", books.moved());
     }
 }
 
 /// A rule that many firewalls begin with: a connection that conntrack has not seen begin with a SYN is dropped.
-fn a_filter_wants_connections_to_begin_with_a_syn<G>(flood: impl Fn(&Aim<'_>) -> G) {
+fn a_filter_wants_connections_to_begin_with_a_syn() {
     let pair = Pair::new();
     input_rule(&pair.server, "tcp flags & syn != syn ct state new");
-    assert_served_behind_filter(&pair, flood);
+    assert_served_behind_filter(&pair);
 }
 
 /// conntrack takes up no connection in its middle (`nf_conntrack_tcp_loose`), and what it does not know is dropped.
-fn a_filter_tracks_connections_strictly<G>(flood: impl Fn(&Aim<'_>) -> G) {
+fn a_filter_tracks_connections_strictly() {
     let pair = Pair::new();
     input_rule(&pair.server, "ct state invalid");
     pair.server.set_sysctl("net.netfilter.nf_conntrack_tcp_loose", "0");
-    assert_served_behind_filter(&pair, flood);
+    assert_served_behind_filter(&pair);
 }
 
-fn assert_served_behind_filter<G>(pair: &Pair, flood: impl Fn(&Aim<'_>) -> G) {
+/// Weir has found out that a cookie's connection would be lost, says so, and leaves the SYNs to the kernel.
+fn assert_served_behind_filter(pair: &Pair) {
+    ready(pair);
     let nginx = Nginx::start(&pair.server, &wildcards(), WORKERS);
     for (v6, client, server) in [(false, pair.client_v4[0], pair.server_v4[0]), (true, pair.client_v6[0], pair.server_v6[0])] {
         // The filter is there: without it, the listener resets a segment of no connection.
@@ -88,11 +124,29 @@ fn assert_served_behind_filter<G>(pair: &Pair, flood: impl Fn(&Aim<'_>) -> G) {
         stranger.send(&[stranger.tcp(40_000, PORT).flags(ACK)]);
         assert_eq!(stranger.receive_all(Duration::from_millis(100)), []);
 
-        let _weir = attach(&pair.server, Pair::SERVER_DEVICE);
+        let weir = attach(&pair.server, Pair::SERVER_DEVICE);
         let target = SocketAddr::new(server, PORT);
-        let _flood = flood(&Aim { from: (&pair.client, Pair::CLIENT_DEVICE), to: (&pair.server, Pair::SERVER_DEVICE), target });
+        let books = Books::read(&weir, &pair.server);
+        let aim = Aim { from: (&pair.client, Pair::CLIENT_DEVICE), to: (&pair.server, Pair::SERVER_DEVICE), target };
+        let _flood = at_rate(&aim, MODERATE);
+        std::thread::sleep(WHILE);
         assert_served(&pair.client, client, target, &nginx);
+        let books = books.until_now(&weir, &pair.server);
+        println!("{target}: {:?}", books.moved());
+        assert!(weir.metrics().sum("weir_defence_unsafe", &[]) >= 1.0);
+        assert!(weir.log().contains("would be lost in this host's packet filter"));
+        assert_eq!(books.reason("cookie_sent"), 0, "{:?}", books.moved());
+        assert!(books.reason("defence_asleep") > 10_000, "{:?}", books.moved());
     }
+}
+
+/// The topology with a way back to whomever a flood claims to come from.
+fn routed() -> Routed {
+    let topology = Routed::new();
+    for client in Routed::CLIENT {
+        topology.router.tool("ip", &["route", "add", "default", "via", &client.to_string()]);
+    }
+    topology
 }
 
 /// Drops what comes in for this host and matches.

@@ -4,7 +4,7 @@
 //!
 //! The rates are chosen for two processors that the flood, the clients and the server share. A veth takes 256 frames at a time; the
 //! generator's that come on top are lost before any program sees them, as a card's would be, while a client's wait in the queue of its
-//! device ([`crate::support::flood::ready`]). What a client loses is then Weir's doing: a handshake's last ACK above all, which no
+//! device ([`crate::support::netns::topology::join`]). What a client loses is then Weir's doing: a handshake's last ACK above all, which no
 //! client sends again, and without which a server that speaks first never says a word.
 
 mod books;

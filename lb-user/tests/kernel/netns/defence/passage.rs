@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::Aim;
 use super::books::{Books, wait_for_mode};
-use super::floods::{self, generated, plan};
+use super::floods::{self, defence, generated, plan};
 use super::scenarios::{Scenario, Server, Stage};
 use crate::netns::live::{service_with_ready, target};
 use crate::support::cpu::{Processor, Processors};
@@ -122,7 +122,7 @@ fn a_port_in_time_wait_is_used_again(v6: bool) {
     ready(&pair);
     let (target, _) = target(&pair, v6, 80);
     let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 2);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(""), &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&defence("")), &[]);
     service_with_ready(&weir, 2);
     let source = if v6 { pair.client_v6[0] } else { pair.client_v4[0] };
     let each_once = || {
@@ -169,7 +169,7 @@ fn a_download_keeps_its_rate() {
     let aim = aim(&pair, target);
     let left = 1.0 - cost_of_flood(&pair, target);
     let download = Download::start(&pair.client, &pair.server, target, u64::MAX);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(""), &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&defence("")), &[]);
     service_with_ready(&weir, 1);
     let (mut flooded, mut calm) = (0.0, 0.0);
     for _ in 0..ROUNDS {
@@ -191,7 +191,7 @@ fn a_download_keeps_its_rate() {
 /// What share of all processors' time the flood takes by itself.
 fn cost_of_flood(pair: &Pair, target: SocketAddr) -> f64 {
     let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 1);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(""), &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&defence("")), &[]);
     service_with_ready(&weir, 1);
     let idle = busy();
     let aim = aim(pair, target);

@@ -68,6 +68,7 @@ pub enum Server {
 pub struct Scenario {
     pub server: Server,
     pub v6: bool,
+    /// Lines of `[defence]` besides [`floods::EARLY`].
     pub configuration: &'static str,
     /// Arguments of the daemon.
     pub options: &'static [&'static str],
@@ -101,7 +102,8 @@ impl Stage {
             Server::Nginx | Server::HaProxy => plan.http("/", None),
             Server::Workers => plan,
         };
-        let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(scenario.configuration), scenario.options);
+        let configuration = floods::defence(scenario.configuration);
+        let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&configuration), scenario.options);
         service_with_ready(&weir, BACKENDS as usize);
         Self { weir, _running: running, pair, target, server: scenario.server, plan: plan.orderly_close(), opened: 0 }
     }

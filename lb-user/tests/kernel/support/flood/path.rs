@@ -7,9 +7,7 @@ use crate::support::netns::{Entrance, Pair};
 /// Readies a pair for a flood and returns the MAC of the server's device.
 ///
 /// Frames of XDP reach a veth's peer only while that polls, which it does with GRO on (or with an XDP program attached). The server
-/// answers every source by way of the client, and neither end has to ask for the other's MAC in the midst of a flood. The client's device
-/// has a queue as the server's does (see `topology::join`): what its stack sends waits where the generator's frames have filled the ring,
-/// and only theirs are lost.
+/// answers every source by way of the client, and neither end has to ask for the other's MAC in the midst of a flood.
 pub fn ready(pair: &Pair) -> [u8; 6] {
     let ends = [
         (&pair.server, Pair::SERVER_DEVICE, [&pair.client_v4, &pair.client_v6], mac_of(&pair.client, Pair::CLIENT_DEVICE)),
@@ -22,7 +20,6 @@ pub fn ready(pair: &Pair) -> [u8; 6] {
             namespace.ip(&format!("neighbour replace {other} lladdr {mac} dev {device} nud permanent"));
         }
     }
-    pair.client.tool("tc", &["qdisc", "replace", "dev", Pair::CLIENT_DEVICE, "root", "pfifo"]);
     for gateway in [pair.client_v4[0], pair.client_v6[0]] {
         let family = if gateway.is_ipv4() { "-4" } else { "-6" };
         pair.server.ip(&format!("{family} route replace default via {gateway} dev {}", Pair::SERVER_DEVICE));

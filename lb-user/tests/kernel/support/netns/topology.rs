@@ -144,8 +144,8 @@ const fn addresses(subnet: u8, host: u8) -> [IpAddr; 2] {
 /// GRO it takes them, but is not woken for them (drivers/net/veth.c: `veth_xdp_xmit` looks for the receiver's NAPI, `veth_xdp_flush` for
 /// its program), and they wait for the next frame that the peer sends otherwise.
 ///
-/// A veth with a program takes frames by a ring of 256, which a burst of answers to some dozens of clients overflows. The right end has a
-/// queue, so that the stack waits instead of losing them (Linux 6.16); a device without one drops.
+/// A veth with a program takes frames by a ring of 256, which a flood overflows, and a burst of answers to some dozens of clients. Both
+/// ends have a queue, so that what the stack sends waits instead of being lost (Linux 6.16); a device without one drops.
 pub fn join(left: &Namespace, left_device: &str, right: &Namespace, right_device: &str) {
     left.ip(&format!("link add {left_device} type veth peer name {right_device} netns {}", right.name()));
     for (namespace, device) in [(left, left_device), (right, right_device)] {
@@ -154,9 +154,9 @@ pub fn join(left: &Namespace, left_device: &str, right: &Namespace, right_device
         namespace.set_sysctl(&format!("net/ipv6/conf/{device}/router_solicitations"), "0");
         namespace.tool("ethtool", &["-K", device, "tx", "off", "tso", "off", "gso", "off"]);
         namespace.ip(&format!("link set {device} up"));
+        namespace.tool("tc", &["qdisc", "add", "dev", device, "root", "pfifo"]);
     }
     pass_everything(left, left_device);
-    right.tool("tc", &["qdisc", "add", "dev", right_device, "root", "pfifo"]);
 }
 
 impl Pair {
