@@ -27,7 +27,7 @@ use self::{
     rows::{Choice, Row},
     world::{ELSEWHERE, LOOPBACK, World},
 };
-use crate::support::{netns::Namespace, trial};
+use crate::support::{netns::Namespace, packet::PSH, trial};
 
 /// What the kernel calls the ends of a packet's way.
 pub const XDP_PASS: u32 = 2;
@@ -92,15 +92,32 @@ impl<'a> Experiment<'a> {
         if expected == XDP_DROP {
             return;
         }
+        let pushed = pushed(run.frame);
         let (frame, metadata) = match effect {
             Effect::Unchanged => (run.frame, &[][..]),
             Effect::Becomes(frame) => (&frame[..], &[][..]),
-            Effect::Metadata(metadata) => (run.frame, &metadata[..]),
+            Effect::Metadata(metadata) => (&pushed[..], &metadata[..]),
             Effect::Unforeseen => return,
         };
         assert!(outcome.frame == frame, "{:02x?} in, {:02x?} out, not {frame:02x?}", run.frame, outcome.frame);
         assert!(outcome.metadata == metadata, "the metadata is {:02x?}, not {metadata:02x?}", outcome.metadata);
     }
+}
+
+/// A segment with PSH, if it has data: so leaves the one that a connection is restored from.
+fn pushed(frame: &[u8]) -> Vec<u8> {
+    let mut pushed = frame.to_vec();
+    let Ok(flow) = wire::flow(&Window::of(frame)) else { return pushed };
+    let (flags, data) = (flow.transport + 13, flow.transport + flow.header_length);
+    if flow.end > data && frame.len() >= flow.transport + 20 && frame[flags] & PSH == 0 {
+        pushed[flags] |= PSH;
+        // RFC 1624: the word with the flags has grown, so the checksum shrinks in one's complement.
+        let checksum = flow.transport + 16;
+        let sum = u32::from(!u16::from_be_bytes([frame[checksum], frame[checksum + 1]])) + u32::from(PSH);
+        let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).expect("16 bits and a carry");
+        pushed[checksum..checksum + 2].copy_from_slice(&(!folded).to_be_bytes());
+    }
+    pushed
 }
 
 impl Plane {

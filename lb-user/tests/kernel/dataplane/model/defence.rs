@@ -295,14 +295,14 @@ fn agreement(options: &Options, flags: u8, key: &FlowKey, state: State) -> Optio
     })
 }
 
-/// The metadata: "Wei1", then `struct bpf_tcp_req_attrs` (include/net/tcp.h).
+/// The metadata: 16 bytes of nothing, "Wei1", then `struct bpf_tcp_req_attrs` (include/net/tcp.h).
 fn metadata(agreed: Agreement, (value, echoed): (u32, u32)) -> Vec<u8> {
     let segment = agreed.maximum_segment_size.to_ne_bytes();
     let scale = agreed.window_scale;
     let flags = [agreed.congestion_notification, scale.is_some(), agreed.selective_acknowledgement, agreed.timestamps].map(u8::from);
     let scales = [if scale.is_some() { WINDOW_SCALE } else { 0 }, scale.unwrap_or(0)];
     let magic = u32::from_be_bytes(*b"Wei1").to_ne_bytes();
-    [&magic[..], &value.to_ne_bytes(), &echoed.to_ne_bytes(), &segment, &scales, &flags, &[0; 4]].concat()
+    [&[0; 16][..], &magic, &value.to_ne_bytes(), &echoed.to_ne_bytes(), &segment, &scales, &flags, &[0; 4]].concat()
 }
 
 /// A SYN-ACK.
