@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`.
+//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`, `fuzz`.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ mod build;
 mod cargo;
 mod exec;
 mod flood;
+mod fuzz;
 mod run;
 mod setup;
 mod test;
@@ -30,6 +31,7 @@ enum Command {
     Test(test::Options),
     Bench(bench::Options),
     Flood(flood::Options),
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +53,6 @@ fn run(command: Command) -> Result<()> {
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Flood(options) => flood::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
     }
 }
