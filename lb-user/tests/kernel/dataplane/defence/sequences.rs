@@ -91,7 +91,7 @@ fn twice(plane: &Plane) {
             plane.kernel.forget(&around.flow(FLOODED));
             let ack = || cookie_ack(around, client, FLOODED, Twist::default()).flags(ACK);
             let (first, outcome) = send(plane, FLOODED, &ack());
-            assert_eq!((first, outcome.metadata.len()), (Reason::CookieAccepted, 24));
+            assert_eq!((first, outcome.metadata.len()), (Reason::CookieAccepted, 40));
             let data = ack().flags(ACK | PSH).payload(b"GET / HTTP/1.1\r\n\r\n");
             for packet in [&data, &ack(), &ack().flags(0x04)] {
                 let (again, outcome) = send(plane, FLOODED, packet);

@@ -25,10 +25,19 @@ use libtest_mimic::Trial;
 use crate::support::netns::Namespace;
 
 pub fn tests() -> Vec<Trial> {
-    [ground::tests(), caps::tests(), handshake::tests(), harmless::tests(), host::tests(), passage::tests(), scenarios::tests(), strays::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        ground::tests(),
+        caps::tests(),
+        handshake::tests(),
+        harmless::tests(),
+        host::tests(),
+        passage::tests(),
+        scenarios::tests(),
+        strays::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Where a flood comes from and whom it is for.
