@@ -46,7 +46,7 @@ pub fn check(bytes: &[u8]) {
     // A bit turned in the numbers that come back: it is another cookie, right only if it is made so.
     let turned = (made.sequence ^ 1 << (all[68] % 32), echoed.map(|echoed| echoed ^ 1 << (all[69] % 32)));
     for (acknowledged, echoed) in [(turned.0, echoed), (made.sequence, turned.1), turned] {
-        if (acknowledged, echoed) != (made.sequence, self::echoed(&agreed, made.timestamp))
+        if (acknowledged, echoed) != (made.sequence, self::echoed(agreed, made.timestamp))
             && let Some(agreed) = cookie::check(key, &flow, sequence, acknowledged, echoed)
         {
             is_made(key, &flow, sequence, agreed, acknowledged, echoed);
@@ -54,7 +54,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-fn echoed(agreed: &Agreement, timestamp: u32) -> Option<u32> {
+fn echoed(agreed: Agreement, timestamp: u32) -> Option<u32> {
     agreed.timestamps.then_some(timestamp)
 }
 

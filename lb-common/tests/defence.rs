@@ -20,7 +20,9 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 fn every_seed() {
     let (cookies, options) = (seeds("cookie_check"), seeds("tcp_options"));
     assert!(cookies.len() > 2 && options.len() > 10);
-    cookies.iter().for_each(|bytes| cookies::check(bytes));
+    for bytes in &cookies {
+        cookies::check(bytes);
+    }
     for options in options {
         (0..=options.len()).for_each(|length| syn_acks::options(&options[..length]));
     }

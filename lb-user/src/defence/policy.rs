@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::BuildHasher,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -75,7 +76,7 @@ pub fn policy(service: &Service, config: &Defence, keys: &Keys, facts: &Facts) -
 /// The receive buffer that a service's SYN-ACKs go by: the smallest of its listeners', `buffers` being those of all by cookie. Which of
 /// them a client will get is not known before its cookie is back.
 #[must_use]
-pub fn receive_buffer(service: &Service, buffers: &HashMap<u64, u32>) -> Option<u32> {
+pub fn receive_buffer<S: BuildHasher>(service: &Service, buffers: &HashMap<u64, u32, S>) -> Option<u32> {
     let backends = service.backends.iter().map(|backend| backend.cookie);
     backends.chain(service.listeners.iter().map(|listener| listener.cookie)).filter_map(|cookie| buffers.get(&cookie).copied()).min()
 }
@@ -197,7 +198,7 @@ mod tests {
     fn the_smallest_receive_buffer_of_a_services_own_listeners_counts() {
         let mut service = service("auto", true);
         service.listeners = vec![crate::plan::Listener { cookie: 2, inode: 2 }];
-        let of = |buffers: &[(u64, u32)]| receive_buffer(&service, &buffers.iter().copied().collect());
+        let of = |buffers: &[(u64, u32)]| receive_buffer(&service, &buffers.iter().copied().collect::<HashMap<_, _>>());
         assert_eq!(of(&[(1, 131_072), (2, 16_384), (3, 4_096)]), Some(16_384), "the third is another service's");
         assert_eq!((of(&[(1, 131_072)]), of(&[(3, 4_096)])), (Some(131_072), None));
     }

@@ -76,8 +76,8 @@ fn compare(plane: &Plane, model: &mut Model<'_>, generator: &mut Generator, want
             *met.entry(fate.reason.label()).or_default() += 1;
             expected.add(&fate, frame.len());
             // What the counter of its reason has come to, which no other segment moved.
-            let place = counted.entry((fate.service, fate.reason));
-            let packets = place.or_insert_with(|| plane.kernel.counter(fate.service, fate.reason));
+            let tally = counted.entry((fate.service, fate.reason));
+            let packets = tally.or_insert_with(|| plane.kernel.counter(fate.service, fate.reason));
             *packets += 1;
             let outcome = plane.kernel.run(&run(&frame));
             if plane.kernel.counter(fate.service, fate.reason) != *packets {
