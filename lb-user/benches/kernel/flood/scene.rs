@@ -62,6 +62,7 @@ impl Scene {
         let mac = ready(&pair);
         let target = SocketAddr::new(pair.server_v4[0], PORT);
         let cpus = Cpus::new();
+        pair.client_takes_what_xdp_sends(false);
         let sink = Sink::attach(&pair.client, Pair::CLIENT_DEVICE);
         let receiver = PollingThread::of(&pair.server, Pair::SERVER_DEVICE, cpus.server);
         let other = PollingThread::of(&pair.client, Pair::CLIENT_DEVICE, cpus.client);
