@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aya::maps::{MapInfo, loaded_maps};
 use aya::programs::{ProgramInfo, loaded_programs};
+use lb_common::abi::ABI_VERSION;
 use lb_user::config::Protocol;
 use lb_user::observe::snapshot::{Backend, ReasonCount, Service, Snapshot};
 use lb_user::plan::State;
@@ -197,7 +198,7 @@ fn another_version_takes_over(ends: [fn(&mut Weir); 2]) {
     let (slots, array) = (world.slots(), world.map_id("sockets"));
     let load = world.load();
     load.wait_for(50);
-    let versions = [1, 2, 1];
+    let versions = [ABI_VERSION, ABI_VERSION + 1, ABI_VERSION];
     assert_eq!(world.versions(), [versions[0]]);
     for (end, (binary, version)) in ends.into_iter().zip([(next, versions[1]), (crate::support::daemon::binary(), versions[2])]) {
         let old_maps: Vec<u32> = world.pinned_maps();

@@ -168,5 +168,5 @@ fn known_tools() {
     drop(hping3(&pair.client, target(&pair, false), 10 * second));
     assert!(start.elapsed() < second, "dropping it kills it");
     // A process that was killed is listed until its parent has taken note.
-    crate::support::wait::eventually(second, || if pair.client.processes().is_empty() { Ok(()) } else { Err("it lives".to_owned()) });
+    eventually(second, || if pair.client.processes().is_empty() { Ok(()) } else { Err("it lives".to_owned()) });
 }
