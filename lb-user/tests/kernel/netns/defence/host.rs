@@ -152,11 +152,11 @@ fn a_reload_takes_hold_at_once() {
     assert!(packets(&weir, "web", "new_flows_over_limit") > 0);
 }
 
-/// A daemon that was away finds one service gone and another in its place, by whatever index.
+/// A daemon that was away finds one service gone and another in its place, by the only index that there is.
 fn a_service_begins_calm_where_another_was_in_flood() {
     let pair = Pair::new();
     let first = workers(&pair);
-    let quiet = "[defence]\nflood_syns_per_second = 100\nquiet_time = \"10m\"\nminimum_time = \"1h\"\n";
+    let quiet = "[defence]\nflood_syns_per_second = 100\nquiet_time = \"10m\"\nminimum_time = \"1h\"\n[limits]\nservices = 1\n";
     let mut weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(quiet), &[]);
     let service = name_of(&weir, PORT);
     let plan = Plan::new(SocketAddr::new(pair.server_v4[0], PORT), &pair.client_v4);
