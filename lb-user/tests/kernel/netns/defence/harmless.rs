@@ -35,8 +35,8 @@ pub fn tests() -> Vec<Trial> {
 const PORT: u16 = 80;
 const WORKERS: usize = 4;
 const CONNECTIONS: usize = 200;
-/// SYNs a second: twice what begins a flood.
-const MODERATE: u64 = 20_000;
+/// SYNs a second: three times what begins a flood.
+const MODERATE: u64 = 12_000;
 /// As many as two more hosts can forward and answer on the same processors. It would begin a flood if it were the router's own.
 const FORWARDED: u64 = 6_000;
 /// How long a flood goes on before anybody is asked about it: longer than the daemon's second.
@@ -62,7 +62,7 @@ fn a_router_forwards_the_port_it_listens_on() {
         let books = books.until_now(&weir, &topology.router);
         println!("for the backend: {:?}", books.moved());
         // The clients are quick enough to be taken for a flood themselves.
-        assert!(books.reason("cookie_sent") <= CONNECTIONS as u64, "{:?}", books.moved());
+        assert!(books.reason("cookie_sent") <= 4 * CONNECTIONS as u64, "{:?}", books.moved());
         assert!(books.reason("not_an_address") > FORWARDED, "{:?}", books.moved());
     }
     for (family, client) in Routed::CLIENT.into_iter().enumerate() {
@@ -136,7 +136,7 @@ fn assert_served_behind_filter(pair: &Pair) {
         assert!(weir.metrics().sum("weir_defence_unsafe", &[]) >= 1.0);
         assert!(weir.log().contains("would be lost in this host's packet filter"));
         assert_eq!(books.reason("cookie_sent"), 0, "{:?}", books.moved());
-        assert!(books.reason("defence_asleep") > 10_000, "{:?}", books.moved());
+        assert!(books.reason("defence_asleep") > 5_000, "{:?}", books.moved());
     }
 }
 
@@ -174,16 +174,28 @@ fn attach(host: &Namespace, device: &str) -> Weir {
 }
 
 /// GETs the long body so often, each time over a connection of its own, from this server, and none waits for a lost packet.
+///
+/// The kernel answers this flood itself, on processors that it shares with everybody: now and then a veth's ring overflows and a client's
+/// packet is lost there. So the clients may try again; what Weir loses, it loses each time.
 #[track_caller]
 fn assert_served(client: &Namespace, source: IpAddr, target: SocketAddr, by: &Nginx) {
+    const ROUNDS: usize = 4;
     // A client's port of before may be in TIME_WAIT still.
     static OPENED: AtomicUsize = AtomicUsize::new(0);
-    let first = OPENED.fetch_add(CONNECTIONS, Ordering::Relaxed);
-    let plan = Plan::new(target, &[source]).http("/body", Some(&long_body())).orderly_close().starting_at_flow(first);
-    let report = open_close(client, &plan, CONNECTIONS);
-    report.assert_no_failure();
-    println!("{target}: first response {}", report.first_response);
-    assert_eq!((report.ok, report.slow), (CONNECTIONS as u64, 0), "the slowest took {:?}", report.slowest);
-    let workers = by.worker_pids();
-    assert!(report.by_worker.keys().all(|pid| workers.contains(pid)), "{:?} instead of {workers:?}", report.by_worker);
+    let mut slow = Vec::new();
+    while slow.len() < ROUNDS {
+        let first = OPENED.fetch_add(CONNECTIONS, Ordering::Relaxed);
+        let plan = Plan::new(target, &[source]).http("/body", Some(&long_body())).orderly_close().starting_at_flow(first);
+        let report = open_close(client, &plan, CONNECTIONS);
+        report.assert_no_failure();
+        println!("{target}: first response {}, {} slow", report.first_response, report.slow);
+        assert_eq!(report.ok, CONNECTIONS as u64);
+        let workers = by.worker_pids();
+        assert!(report.by_worker.keys().all(|pid| workers.contains(pid)), "{:?} instead of {workers:?}", report.by_worker);
+        if report.slow == 0 {
+            return;
+        }
+        slow.push((report.slow, report.slowest));
+    }
+    panic!("clients waited for lost packets each time: {slow:?}");
 }
