@@ -44,6 +44,8 @@ pub mod policy_flags {
     pub const HAS_PREFIXES: u32 = 2;
     /// A cookie's connection would not survive this host's packet filter: XDP answers no SYN.
     pub const UNSAFE: u32 = 4;
+    /// A cookie of Weir's own would not survive, the kernel's would: its SYNs are answered by [`Scheme::Kernel`](super::Scheme::Kernel).
+    pub const KERNEL_SCHEME: u32 = 8;
 }
 
 /// What the operator wants for a service.

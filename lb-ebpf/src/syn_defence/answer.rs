@@ -93,7 +93,8 @@ fn answer(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, now: u
         return Err(Reason::SynAckCap);
     }
     let can_restore = parse::can_carry_metadata(ctx);
-    let (cookie, granted) = if live.scheme == Scheme::Kernel as u32 || !can_restore {
+    let is_kernels = live.scheme == Scheme::Kernel as u32 || policy.flags & policy_flags::KERNEL_SCHEME != 0;
+    let (cookie, granted) = if is_kernels || !can_restore {
         // Also where the driver cannot carry what a cookie of ours says: the kernel's needs nothing of that.
         let why_not = if can_restore { Reason::DefenceAsleep } else { Reason::NoMetadata };
         kernel_cookie::make(ctx, case, segment).ok_or(why_not)?

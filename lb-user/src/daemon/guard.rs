@@ -11,11 +11,15 @@ use std::{
 
 use lb_common::{
     Address,
-    abi::{DefencePolicy, LiveState, Scheme},
+    abi::{DefencePolicy, LiveState, policy_flags},
     flood::Mode,
 };
 
-use super::{Daemon, host::HostFacts, story::Story};
+use super::{
+    Daemon,
+    host::{Cookies, HostFacts},
+    story::Story,
+};
 use crate::{
     api::protocol::Order,
     config::Protocol,
@@ -127,7 +131,7 @@ impl Daemon {
 
     fn try_look_at_floods(&mut self) -> Result<(), Error> {
         let now = monotonic_time();
-        let mut is_over = false;
+        let mut is_stale = false;
         let mut flood = false;
         for service in self.plan.services.iter().filter(|service| service.protocol == Protocol::Tcp) {
             let Some(policy) = self.guard.policies.get(&service.index).filter(|policy| policy.is_defended()) else { continue };
@@ -138,13 +142,21 @@ impl Daemon {
                 if state.entered != 0 {
                     self.dataplane.maps.defence.clear_flood(service.index)?;
                 }
-                is_over |= self.guard.full.remove(&service.index).is_some() | self.guard.left.remove(&service.index).is_some();
+                is_stale |= self.guard.full.remove(&service.index).is_some() | self.guard.left.remove(&service.index).is_some();
             }
             let totals = self.dataplane.maps.service_totals(service.index)?;
-            Story::go_on(&mut self.guard.stories, service, policy, mode, &totals, &self.guard.live, &self.guard.host, now);
+            let cookies = self.cookies(service);
+            // The first client has come, or the host was asked anew.
+            let told = policy.flags & (policy_flags::UNSAFE | policy_flags::KERNEL_SCHEME);
+            is_stale |= match cookies {
+                Cookies::Any => told == policy_flags::KERNEL_SCHEME,
+                Cookies::Kernels => told != policy_flags::KERNEL_SCHEME,
+                Cookies::None(_) => told & policy_flags::UNSAFE == 0,
+            };
+            Story::go_on(&mut self.guard.stories, service, policy, mode, &totals, &self.guard.live, &self.guard.host, cookies, now);
         }
         self.renew(now, flood)?;
-        if is_over {
+        if is_stale {
             self.defend();
         }
         Ok(())
@@ -179,7 +191,7 @@ impl Daemon {
         if flood {
             self.guard.last_flood = Some(now);
         }
-        let wanted = self.guard.host.scheme == Scheme::Kernel && self.config.defence.manage_sysctl;
+        let wanted = self.guard.host.uses_kernels() && self.config.defence.manage_sysctl;
         let lingers = self.guard.last_flood.is_some_and(|last| now < last + SYSCTL_LINGERS);
         if wanted && flood && live.syncookies_before == 0 && self.guard.host.syncookies == 1 {
             match network::set_sysctl(NAME, "2") {
@@ -278,15 +290,30 @@ impl Daemon {
         Ok(())
     }
 
+    /// Which cookies may be sent to the service's clients.
+    fn cookies(&self, service: &Service) -> Cookies {
+        self.guard.host.cookies(service, self.arrives(service))
+    }
+
+    /// Whether SYNs from outside have reached a worker of the service. A listener that the host's rules keep everything from is the
+    /// service of somebody else, as the one of Docker's proxy is.
+    fn arrives(&self, service: &Service) -> bool {
+        let selected =
+            |slot: u32| self.dataplane.maps.backend_totals(slot).is_ok_and(|totals| totals.selected.iter().any(|count| *count > 0));
+        service.backends.iter().any(|backend| selected(backend.slot))
+    }
+
     fn facts(&self, service: &Service, window: Option<(u32, u8)>) -> Facts {
         let order = self.overrides.get(&service.name).copied().unwrap_or(Order::Auto);
         let left = self.guard.left.get(&service.index).copied();
+        let cookies = self.cookies(service);
         Facts {
             cpus: self.guard.host.cpus,
             window: window.unwrap_or_default(),
             order,
             // A window of 0 would stop the client.
-            is_unsafe: window.is_none() || self.guard.host.is_unsafe(service).is_some(),
+            is_unsafe: window.is_none() || matches!(cookies, Cookies::None(_)),
+            kernels_only: cookies == Cookies::Kernels,
             full_until: self.guard.full.get(&service.index).copied().or(left).unwrap_or(0),
             is_leaving: left.is_some(),
         }

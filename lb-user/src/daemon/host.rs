@@ -33,10 +33,31 @@ pub(super) struct HostFacts {
     pub namespace: u32,
     /// How often a SYN queue was full, when it was last looked at.
     pub overflows: Option<u64>,
-    /// Where a cookie's connection would be lost, by interface and family (true: IPv4), and why.
-    lost: BTreeMap<(u32, bool), String>,
+    /// Where a cookie's connection would be lost, by interface and family (true: IPv4).
+    lost: BTreeMap<(u32, bool), Place>,
+    /// Whether the user wants no other scheme than Weir's own.
+    own_only: bool,
     /// Where what XDP sends back is lost, by interface: its name, and what is known of its other end.
     deaf: BTreeMap<u32, (String, OtherEnd)>,
+}
+
+/// An interface on which not every cookie survives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    interface: String,
+    /// The kernel's own cookies do.
+    kernels_survive: bool,
+}
+
+/// What may stand in a SYN-ACK to a client of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cookies {
+    /// Those of the host's scheme.
+    Any,
+    /// Only the kernel's own.
+    Kernels,
+    /// None, for this reason.
+    None(&'static str),
 }
 
 /// Why a veth in native mode cannot send back.
@@ -58,6 +79,7 @@ impl HostFacts {
             scheme,
             why,
             syncookies,
+            own_only: config.scheme == SchemeChoice::Own,
             willing: willing(),
             default_buffer: default_receive_buffer(),
             namespace: namespace(),
@@ -80,19 +102,24 @@ impl HostFacts {
             if dataplane.restores() {
                 let found = dataplane.survival(interface);
                 for (is_ipv4, survival) in [(true, found.v4), (false, found.v6)] {
-                    match survival {
-                        Some(Survival::Lost) => drop(facts.lost.insert((interface.index, is_ipv4), format!("on {}", interface.name))),
+                    let kernels_survive = match survival {
+                        Some(Survival::Lost) => false,
+                        Some(Survival::KernelsOnly) => true,
                         Some(Survival::Unclear(why)) => {
                             tracing::debug!("{}: it is not clear whether a cookie's connection survives: {why}", interface.name);
-                            if loose_is_off() {
-                                facts.lost.insert((interface.index, is_ipv4), format!("on {}", interface.name));
+                            if !loose_is_off() {
+                                continue;
                             }
+                            false
                         }
-                        Some(Survival::Survives) | None => {}
-                    }
+                        Some(Survival::Survives) | None => continue,
+                    };
+                    let place = Place { interface: interface.name.clone(), kernels_survive };
+                    facts.lost.insert((interface.index, is_ipv4), place);
                 }
             } else if loose_is_off() {
-                facts.lost.extend([true, false].map(|is_ipv4| ((interface.index, is_ipv4), format!("on {}", interface.name))));
+                let place = Place { interface: interface.name.clone(), kernels_survive: false };
+                facts.lost.extend([true, false].map(|is_ipv4| ((interface.index, is_ipv4), place.clone())));
             }
         }
         facts
@@ -123,32 +150,67 @@ impl HostFacts {
         }
     }
 
-    /// Why no SYN of the service is answered, if cookies or their connections would be lost somewhere.
-    pub fn is_unsafe(&self, service: &Service) -> Option<&'static str> {
-        let any = |is_lost: &dyn Fn(&Entry) -> bool| service.entries.iter().any(is_lost);
-        if any(&|entry| self.lost.contains_key(&(entry.interface, entry.address.is_ipv4()))) {
-            Some("a cookie's connection would be lost in this host's packet filter")
+    /// Which cookies and their connections get through, wherever clients of the service come from. `arrives`: SYNs of clients have reached
+    /// its listeners lately.
+    pub fn cookies(&self, service: &Service, arrives: bool) -> Cookies {
+        let any = |is: &dyn Fn(&Entry) -> bool| service.entries.iter().any(is);
+        let lost = |entry: &Entry, kernels_survive: bool| {
+            let place = self.lost.get(&(entry.interface, entry.address.is_ipv4()));
+            place.is_some_and(|place| place.kernels_survive == kernels_survive)
+        };
+        if any(&|entry| lost(entry, false)) {
+            Cookies::None("a cookie's connection would be lost in this host's packet filter")
         } else if any(&|entry| self.deaf.contains_key(&entry.interface)) {
-            Some("what XDP sends back by a veth would be lost at its other end")
+            Cookies::None("what XDP sends back by a veth would be lost at its other end")
+        } else if !any(&|entry| lost(entry, true)) {
+            Cookies::Any
+        } else if !self.can_use_kernels() {
+            Cookies::None("this host's translation of addresses lets only the kernel's own cookies through, and the scheme is `own`")
+        } else if !arrives {
+            Cookies::None("this host translates addresses, and no client of the service has reached its listeners yet")
         } else {
-            None
+            Cookies::Kernels
         }
+    }
+
+    /// Whether the kernel's own cookies may be used where others would be lost.
+    fn can_use_kernels(&self) -> bool {
+        !self.own_only && self.scheme != Scheme::None
+    }
+
+    /// Whether the kernel's cookies are made for any service.
+    pub fn uses_kernels(&self) -> bool {
+        self.scheme == Scheme::Kernel || (self.can_use_kernels() && self.lost.values().any(|place| place.kernels_survive))
     }
 
     /// What the user should know.
     pub fn notes(&self) -> Vec<Note> {
         let mut notes: Vec<Note> = self.why.iter().cloned().collect();
-        let mut places: Vec<&str> = self.lost.values().map(String::as_str).collect();
-        places.dedup();
-        if !places.is_empty() {
+        let places = |kernels_survive: bool| {
+            let places = self.lost.values().filter(|place| place.kernels_survive == kernels_survive);
+            let mut places: Vec<&str> = places.map(|place| place.interface.as_str()).collect();
+            places.dedup();
+            (!places.is_empty()).then(|| places.join(", "))
+        };
+        if let Some(places) = places(false) {
             notes.push(Note {
                 text: format!(
-                    "no SYN is answered in XDP {}: a connection that begins with a cookie was tried and lost in this host's packet filter",
-                    places.join(", ")
+                    "no SYN is answered in XDP on {places}: a connection that begins with a cookie was tried and lost in this host's packet \
+                     filter"
                 ),
                 remedy: "look for rules that drop new connections without SYN (`nft list ruleset`: `ct state new tcp flags != syn`), or \
                          net.netfilter.nf_conntrack_tcp_loose = 0; what was mended is noticed within a minute"
                     .to_owned(),
+            });
+        }
+        if let Some(places) = places(true) {
+            notes.push(Note {
+                text: format!(
+                    "SYNs on {places} are answered with the kernel's own cookies, which keep the MSS and no other TCP option, and only for \
+                     services whose listeners clients have reached: this host translates addresses (chains of type nat), and with those the \
+                     kernel loses a connection that it is told of"
+                ),
+                remedy: "nothing, if the host needs its nat chains (Docker's, say); without them every option is kept".to_owned(),
             });
         }
         for (other_end, what) in
@@ -277,10 +339,11 @@ mod tests {
         {
             let facts = facts(runs_program);
             let notes = facts.notes();
-            assert_eq!((facts.is_unsafe(&service).is_some(), notes.len()), (is_unsafe, usize::from(is_unsafe)), "{says}");
+            let is_refused = matches!(facts.cookies(&service, true), Cookies::None(_));
+            assert_eq!((is_refused, notes.len()), (is_unsafe, usize::from(is_unsafe)), "{says}");
             assert!(notes.iter().all(|note| note.text.contains(says) && note.text.contains("on v0") && note.remedy.contains("generic")));
         }
         let elsewhere = Service { entries: Vec::new(), ..service };
-        assert_eq!(facts(Ok(false)).is_unsafe(&elsewhere), None);
+        assert_eq!(facts(Ok(false)).cookies(&elsewhere, true), Cookies::Any);
     }
 }

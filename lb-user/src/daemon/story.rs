@@ -8,7 +8,7 @@ use lb_common::{
     flood::Mode,
 };
 
-use super::host::HostFacts;
+use super::host::{Cookies, HostFacts};
 use crate::{dataplane::ServiceTotals, plan::Service};
 
 /// What goes on at a service.
@@ -60,13 +60,14 @@ impl Story {
         totals: &ServiceTotals,
         live: &LiveState,
         host: &HostFacts,
+        cookies: Cookies,
         now: u64,
     ) {
         let figures = Figures::of(totals);
         let Some(story) = stories.get_mut(&service.index) else {
             let story = Self { mode: Mode::Calm, since: now, began: now, before: figures, last: (now, figures) };
             stories.insert(service.index, story);
-            return Self::go_on(stories, service, policy, mode, totals, live, host, now);
+            return Self::go_on(stories, service, policy, mode, totals, live, host, cookies, now);
         };
         let last = std::mem::replace(&mut story.last, (now, figures));
         let was = std::mem::replace(&mut story.mode, mode);
@@ -79,9 +80,9 @@ impl Story {
             (Mode::Calm, Mode::Flood) => {
                 (story.began, story.before) = (now, last.1);
                 let rate = rate(figures.since(last.1).syns, now.saturating_sub(last.0));
-                tracing::warn!("service {name}: flood, {}: {rate}; {}", cause(policy, now), answer(service, policy, live, host));
+                tracing::warn!("service {name}: flood, {}: {rate}; {}", cause(policy, now), answer(policy, cookies, live, host));
             }
-            (Mode::Lingering, Mode::Flood) => tracing::warn!("service {name}: flood again; {}", answer(service, policy, live, host)),
+            (Mode::Lingering, Mode::Flood) => tracing::warn!("service {name}: flood again; {}", answer(policy, cookies, live, host)),
             (_, Mode::Lingering) => {
                 tracing::warn!("service {name}: the flood is over; {}; SYNs pass to the kernel again", told(story, figures, now));
             }
@@ -110,14 +111,15 @@ fn rate(syns: u64, nanoseconds: u64) -> String {
 }
 
 /// What is done about it.
-fn answer(service: &Service, policy: &DefencePolicy, live: &LiveState, host: &HostFacts) -> String {
-    if let Some(why) = host.is_unsafe(service) {
+fn answer(policy: &DefencePolicy, cookies: Cookies, live: &LiveState, host: &HostFacts) -> String {
+    if let Cookies::None(why) = cookies {
         return format!("SYNs pass to the kernel: {why}");
     }
     if policy.flags & policy_flags::HAS_LISTENER == 0 {
         return "SYNs pass to the kernel: nobody listens".to_owned();
     }
-    let answer = match host.scheme {
+    let scheme = if cookies == Cookies::Kernels { Scheme::Kernel } else { host.scheme };
+    let answer = match scheme {
         Scheme::None => "SYNs pass to the kernel: it would refuse cookies",
         Scheme::Own => "SYNs are answered in XDP with cookies that keep all options",
         Scheme::Kernel if live.syncookies_before == 0 && host.syncookies == 1 => {

@@ -21,10 +21,12 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
+use socket2::{SockFilter, SockRef};
 use zerocopy::IntoBytes as _;
 
 use super::{
     Dataplane,
+    load::random_key,
     probe::syscall::{self, Load},
     sys,
 };
@@ -32,8 +34,6 @@ use crate::network::{Interface, sysctl};
 
 /// How long the connection may take: the stack has the ACK when the frame is handed over, and only a queue to another CPU is in between.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// The port that the ACK comes from.
-const FROM_PORT: u16 = 40_404;
 /// An address of the range for benchmarks (RFC 2544), for an interface in whose subnet there is no other.
 const FAR: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1))];
 
@@ -42,6 +42,13 @@ const FAR: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), IpAddr::V6(I
 pub enum Survival {
     /// A listener got it.
     Survives,
+    /// The ACK reaches a listener, but what `restore_request` has told the kernel of it is lost on the way. So a cookie of the kernel's own
+    /// is honoured, and one of ours is not.
+    ///
+    /// Address translation does this to IPv4, even where no rule of it applies: it takes a packet whose socket has another port for one
+    /// that it has rewritten, and forgets the socket; and in a request that a program made, the port is not set yet
+    /// (`nf_nat_inet_port_was_mangled` in net/netfilter/nf_nat_proto.c, Linux 6.18).
+    KernelsOnly,
     /// The kernel was ready to make it, and a rule of this host kept the ACK from TCP.
     Lost,
     /// It was not found out, for this reason.
@@ -90,7 +97,7 @@ impl Dataplane {
         }
         let Some(mac) = interface.mac.filter(|mac| *mac != 0) else { return unclear("the interface has no MAC address") };
         let neighbour = neighbour(own, all);
-        let from = SocketAddr::new(neighbour.unwrap_or(FAR[usize::from(own.0.is_ipv6())]), FROM_PORT);
+        let from = SocketAddr::new(neighbour.unwrap_or(FAR[usize::from(own.0.is_ipv6())]), from_port()?);
         let listener = TcpListener::bind((own.0, 0))?;
         listener.set_nonblocking(true)?;
         let frame = acknowledgement(mac, from, listener.local_addr()?);
@@ -106,12 +113,44 @@ impl Dataplane {
         let after = self.maps.restored().map_err(io::Error::other)?;
         let moved = |outcome: Restored| after[outcome as usize] > before[outcome as usize];
         match Restored::ALL.into_iter().find(|outcome| moved(*outcome)) {
-            Some(Restored::Restored) if neighbour.is_some() => Ok(Survival::Lost),
+            Some(Restored::Restored) if neighbour.is_some() => {
+                let arrives = arrives(|frame| sys::receive(&program, &[], frame, interface.index), mac, from, own.0)?;
+                Ok(if arrives { Survival::KernelsOnly } else { Survival::Lost })
+            }
             // The ACK may as well have been dropped for its source, which no route leads to.
             Some(Restored::Restored) => unclear("the interface's subnet has no address to try it from"),
             Some(outcome) => Ok(Survival::Unclear(format!("the kernel did not make the connection ({})", outcome.label()))),
             None => unclear("the ACK did not come as far as `restore_request`"),
         }
+    }
+}
+
+/// A port that the ACK comes from, another one each time: the kernel does not clear the memory of a request, in which the port of the one
+/// before may be found, and be right by chance.
+fn from_port() -> io::Result<u16> {
+    const FIRST: u16 = 1 << 15;
+    let [word, _] = random_key().map_err(io::Error::other)?;
+    Ok(u16::try_from(word & 0x7fff).unwrap_or(0) | FIRST)
+}
+
+/// Whether an ACK of no connection gets as far as a listener, who is told nothing of it: a filter on the socket drops it there, and the
+/// kernel counts that.
+fn arrives(receive: impl FnOnce(&[u8]) -> io::Result<()>, mac: u64, from: SocketAddr, own: IpAddr) -> io::Result<bool> {
+    /// `BPF_RET | BPF_K`: keep so many bytes of it.
+    const KEEP: u16 = 0x06;
+    let listener = TcpListener::bind((own, 0))?;
+    SockRef::from(&listener).attach_filter(&[SockFilter::new(KEEP, 0, 0, 0)])?;
+    let before = sys::dropped_by_socket(&listener)?;
+    receive(&acknowledgement(mac, from, listener.local_addr()?))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if sys::dropped_by_socket(&listener)? != before {
+            return Ok(true);
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -397,6 +397,18 @@ pub fn set_socket_option(socket: impl AsFd, level: i32, option: i32, value: u32)
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// How many packets a socket has dropped (`SK_MEMINFO_DROPS` of include/uapi/linux/sock_diag.h).
+pub fn dropped_by_socket(socket: impl AsFd) -> io::Result<u32> {
+    const SK_MEMINFO_DROPS: usize = 8;
+    let mut information = [0_u32; SK_MEMINFO_DROPS + 1];
+    let mut length = libc::socklen_t::try_from(size_of_val(&information)).map_err(io::Error::other)?;
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes to the array, and how many to `length`; both live until the call returns.
+    let result =
+        unsafe { libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_MEMINFO, information.as_mut_ptr().cast(), &raw mut length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(information[SK_MEMINFO_DROPS]) }
+}
+
 /// How many bytes of `struct tcp_info` are asked for: up to `tcpi_rcv_wnd`.
 pub const TCP_INFORMATION: usize = 236;
 

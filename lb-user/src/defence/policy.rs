@@ -31,6 +31,8 @@ pub struct Facts {
     pub order: Order,
     /// Whether a cookie or its connection would be lost on the way.
     pub is_unsafe: bool,
+    /// Whether only the kernel's own cookies get through.
+    pub kernels_only: bool,
     /// Until when the listener's SYN queue counts as full (nanoseconds of CLOCK_MONOTONIC), or the moment at which a defence that was on was
     /// ordered off: 0 for neither.
     pub full_until: u64,
@@ -63,7 +65,8 @@ pub fn policy(service: &Service, config: &Defence, keys: &Keys, facts: &Facts) -
         stance: stance as u32,
         flags: flag(!service.backends.is_empty() || !service.listeners.is_empty(), policy_flags::HAS_LISTENER)
             | flag(!defence.allow.is_empty() || !defence.deny.is_empty(), policy_flags::HAS_PREFIXES)
-            | flag(facts.is_unsafe, policy_flags::UNSAFE),
+            | flag(facts.is_unsafe, policy_flags::UNSAFE)
+            | flag(facts.kernels_only, policy_flags::KERNEL_SCHEME),
         window_space: facts.window.0,
         window_scale: facts.window.1.into(),
         new_connections: share(defence.new_connections_per_prefix, facts.cpus),
@@ -160,7 +163,8 @@ mod tests {
         .unwrap()
     }
 
-    const FACTS: Facts = Facts { cpus: 4, window: (65_536, 7), order: Order::Auto, is_unsafe: false, full_until: 0, is_leaving: false };
+    const FACTS: Facts =
+        Facts { cpus: 4, window: (65_536, 7), order: Order::Auto, is_unsafe: false, kernels_only: false, full_until: 0, is_leaving: false };
 
     fn told(stance: &str, facts: Facts) -> DefencePolicy {
         let mut service = service(stance, true);

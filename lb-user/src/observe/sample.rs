@@ -143,7 +143,14 @@ fn empty(protocol: Protocol) -> Service {
 }
 
 fn calm() -> ServiceDefence {
-    ServiceDefence { stance: Stance::Auto, order: Order::Auto, mode: Mode::Calm.label().to_owned(), flood_seconds: None, is_unsafe: false }
+    ServiceDefence {
+        stance: Stance::Auto,
+        order: Order::Auto,
+        mode: Mode::Calm.label().to_owned(),
+        flood_seconds: None,
+        is_unsafe: false,
+        kernels_only: false,
+    }
 }
 
 fn backend(index: u32, state: State) -> Backend {

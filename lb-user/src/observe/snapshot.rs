@@ -64,6 +64,9 @@ pub struct ServiceDefence {
     pub flood_seconds: Option<u64>,
     /// Whether a cookie's connection would be lost on this host, so that no SYN is answered.
     pub is_unsafe: bool,
+    /// Whether SYNs are answered with the kernel's own cookies, because others would be lost on this host.
+    #[serde(default)]
+    pub kernels_only: bool,
 }
 
 impl Snapshot {

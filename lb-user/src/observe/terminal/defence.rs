@@ -39,8 +39,8 @@ fn answer(of_service: &ServiceDefence, defence: &Defence) -> &'static str {
     match defence.scheme.as_str() {
         _ if !defence.live => "SYNs pass to the kernel, because no daemon renews the defence's record",
         _ if of_service.is_unsafe => "SYNs pass to the kernel, because a connection that begins with a cookie would be lost on this host",
-        "own" => "SYNs are answered with Weir's own cookies, which keep all TCP options",
-        "kernel" => "SYNs are answered with the kernel's cookies, which keep the MSS and no other TCP option",
+        "own" if !of_service.kernels_only => "SYNs are answered with Weir's own cookies, which keep all TCP options",
+        "kernel" | "own" => "SYNs are answered with the kernel's cookies, which keep the MSS and no other TCP option",
         _ => "SYNs pass to the kernel, because it would refuse cookies",
     }
 }

@@ -325,7 +325,7 @@ fn the_announced_window_is_the_one_of_a_real_syn_ack() {
         let capture = Capture::start(&pair.client, Pair::CLIENT_DEVICE, "tcp[tcpflags] & (tcp-syn|tcp-ack) == (tcp-syn|tcp-ack)");
         drop(pair.client.run(|| TcpStream::connect(to).expect("connect")));
         let [syn_ack] = &capture.finish()[..] else { panic!("one SYN-ACK") };
-        let options = lb_common::wire::tcp::Options::read(&lb_common::packet::Window::of(&syn_ack), 54, syn_ack.len());
+        let options = lb_common::wire::tcp::Options::read(&lb_common::packet::Window::of(syn_ack), 54, syn_ack.len());
         assert_eq!(options.window_scale, facts.window_scale, "{rcvbuf:?}");
         assert_eq!((options.selective_acknowledgement, options.timestamps.is_some()), (facts.selective_acknowledgement, facts.timestamps));
         // In a real handshake the kernel rounds to segments of its own size, less the timestamps.
