@@ -13,6 +13,7 @@ mod request;
 mod service;
 mod settings;
 mod table;
+mod times;
 
 pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
 pub use case::{Case, Offered, Scratch, Segment};
@@ -25,6 +26,7 @@ pub use request::{ASSIGN_PLACEHOLDER, RESTORE_MAGIC, RequestAttributes, RestoreC
 pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
 pub use settings::{Settings, UdpFlow};
 pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
+pub use times::{TIME_BOUNDS, Times, time_bounds, time_bucket};
 
 /// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
 /// of its own and moves the data plane over.

@@ -285,7 +285,7 @@ fn of_the_backends(page: &mut Page, services: &[Service]) -> Result<(), promethe
         Kind::Gauge,
         |out| {
             each_backend(services, |service, number, backend| {
-                if let Some(queue) = backend.accept_queue {
+                if let Some(queue) = backend.queues.accept_queue {
                     out.add(&[("service", service), ("backend", number)], queue.length.into());
                 }
             });
@@ -297,7 +297,7 @@ fn of_the_backends(page: &mut Page, services: &[Service]) -> Result<(), promethe
         Kind::Gauge,
         |out| {
             each_backend(services, |service, number, backend| {
-                if let Some(queue) = backend.accept_queue {
+                if let Some(queue) = backend.queues.accept_queue {
                     out.add(&[("service", service), ("backend", number)], queue.limit.into());
                 }
             });

@@ -1,7 +1,7 @@
 //! Makes the snapshot: names from the plan, figures from the maps.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use super::snapshot::{
-    AcceptQueue, Backend, Daemon, Dataplane, Defence, Interface, MapFill, Program, ReasonCount, Service, ServiceDefence, Snapshot,
+    Backend, Daemon, Dataplane, Defence, Interface, MapFill, Program, Queue, Queues, ReasonCount, Service, ServiceDefence, Snapshot, Watch,
 };
 use crate::{
     api::protocol::Order,
@@ -84,6 +84,9 @@ pub fn snapshot(plan: &Plan, maps: &Maps, facts: Facts) -> Result<Snapshot, Erro
         passed: reasons(&maps.service_totals(0)?, |reason| !reason.is_of_service()),
         selector_misses: SelectionMiss::ALL.iter().map(|miss| (miss.label().to_owned(), misses[*miss as usize])).collect(),
         defence: defence(maps)?,
+        watch: Watch::default(),
+        kernel_drops_folded: 0,
+        tcp_counters: BTreeMap::new(),
         notes: plan.notes.clone(),
     })
 }
@@ -150,6 +153,10 @@ fn of_service(
         listeners: service.listeners.len() as u64,
         table_size: service.table_size,
         backends,
+        listening: Vec::new(),
+        handshake_time: None,
+        handshakes_repeated: 0,
+        kernel_drops: Vec::new(),
         defence: of_defence(service, order, maps)?,
         packets: reasons(&totals, |reason| totals.by_reason[reason.index()].packets > 0),
         notes,
@@ -172,7 +179,12 @@ fn of_backend(
         weight: backend.weight,
         share: shares.get(&backend.slot).copied().unwrap_or(0.0),
         servers: backend.servers.clone(),
-        accept_queue: queues.get(&backend.cookie).map(|(length, limit)| AcceptQueue { length: *length, limit: *limit }),
+        queues: Queues {
+            accept_queue: queues.get(&backend.cookie).map(|(length, limit)| Queue { length: *length, limit: *limit }),
+            ..Queues::default()
+        },
+        accept_latency: None,
+        kernel_drops: Vec::new(),
         chosen: totals.chosen,
         selected: Cause::ALL.iter().map(|cause| (cause.label().to_owned(), totals.selected[*cause as usize])).collect(),
         established: totals.established,

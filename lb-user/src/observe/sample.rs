@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use lb_common::{
     Reason,
-    abi::{Cause, Restored, Scheme, SelectionMiss},
+    abi::{Cause, Restored, Scheme, SelectionMiss, TIME_BOUNDS},
     flood::Mode,
 };
 
 use super::snapshot::{
-    AcceptQueue, Backend, Daemon, Dataplane, Defence, Interface, MapFill, Program, ReasonCount, Reload, Service, ServiceDefence, Snapshot,
+    Backend, Daemon, Dataplane, Defence, Histogram, Interface, KernelDrop, Listening, MapFill, Overflows, Program, Queue, Queues,
+    ReasonCount, Reload, Service, ServiceDefence, Snapshot, Watch,
 };
 use crate::{
     api::protocol::Order,
@@ -47,6 +48,9 @@ pub(crate) fn small() -> Snapshot {
                 configured: true,
                 table_size: 65_537,
                 backends: vec![backend(0, State::Ready), backend(1, State::Draining), backend(2, State::Unserved)],
+                handshake_time: Some(times(59)),
+                handshakes_repeated: 1,
+                kernel_drops: vec![drops("tcp_listen_overflow", 6), drops("tcp_csum", 1)],
                 packets: vec![count(Reason::TcpOpened, 120, 7_200), count(Reason::TcpEstablished, 4_000, 2_500_000)],
                 notes: vec![note("packets reach its listeners that XDP never sees", "name the interface they come in by with --iface")],
                 ..empty(Protocol::Tcp)
@@ -58,6 +62,7 @@ pub(crate) fn small() -> Snapshot {
                 port: 22,
                 balanced: false,
                 listeners: 1,
+                listening: vec![Listening { cookie: 2000, inode: 71_000, queues: queues(1) }],
                 packets: vec![count(Reason::TcpOpened, 2, 120)],
                 ..empty(Protocol::Tcp)
             },
@@ -84,6 +89,19 @@ pub(crate) fn small() -> Snapshot {
                 .map(|outcome| (outcome.label().to_owned(), if outcome == Restored::Restored { 31 } else { 0 }))
                 .collect(),
         },
+        watch: Watch {
+            interval: Some(1.0),
+            look: Some(0.000_25),
+            listeners: 4,
+            syn_queues: Some("iterator".to_owned()),
+            accept_latency: Some("exact".to_owned()),
+            kernel_drops: true,
+            kernel_drops_by_backend: true,
+        },
+        kernel_drops_folded: 0,
+        tcp_counters: [("ListenOverflows", 3), ("ListenDrops", 3), ("SyncookiesSent", 9)]
+            .map(|(name, count)| (name.to_owned(), count))
+            .into(),
         notes: Vec::new(),
     }
 }
@@ -138,6 +156,10 @@ fn empty(protocol: Protocol) -> Service {
         backends: Vec::new(),
         defence: (protocol == Protocol::Tcp).then(calm),
         packets: Vec::new(),
+        listening: Vec::new(),
+        handshake_time: (protocol == Protocol::Tcp).then(|| times(0)),
+        handshakes_repeated: 0,
+        kernel_drops: Vec::new(),
         notes: Vec::new(),
     }
 }
@@ -165,12 +187,36 @@ fn backend(index: u32, state: State) -> Backend {
         weight: 1,
         share: if state == State::Ready { 1.0 } else { 0.0 },
         servers: if state == State::Unserved { Vec::new() } else { vec![Process { pid: 5000 + index, command: "nginx".to_owned() }] },
-        accept_queue: Some(AcceptQueue { length: index, limit: 511 }),
+        queues: queues(index),
+        accept_latency: Some(times(index.into())),
+        kernel_drops: vec![drops("tcp_listen_overflow", 2)],
         chosen: 61,
         selected,
         established: 59,
         open: 7,
     }
+}
+
+fn queues(index: u32) -> Queues {
+    Queues {
+        accept_queue: Some(Queue { length: index, limit: 511 }),
+        syn_queue: Some(Queue { length: 2 * index, limit: 511 }),
+        receive_queue: None,
+        oldest_wait: (index > 0).then_some(0.125),
+        overflows: Some(Overflows { accept_queue: u64::from(index) * 3, syn_queue: 1, receive_queue: 0, unknown: 0 }),
+    }
+}
+
+/// So many of a millisecond each.
+#[expect(clippy::cast_precision_loss, reason = "a few")]
+fn times(count: u64) -> Histogram {
+    let mut counts = vec![0; TIME_BOUNDS + 1];
+    counts[5] = count;
+    Histogram { counts, sum: count as f64 * 0.001 }
+}
+
+fn drops(reason: &str, packets: u64) -> KernelDrop {
+    KernelDrop { reason: reason.to_owned(), packets }
 }
 
 fn count(reason: Reason, packets: u64, bytes: u64) -> ReasonCount {

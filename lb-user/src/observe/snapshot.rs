@@ -32,8 +32,37 @@ pub struct Snapshot {
     /// The SYN defence as a whole.
     #[serde(default)]
     pub defence: Defence,
+    /// How queues, drops and times are watched, and what of it this kernel allows.
+    #[serde(default)]
+    pub watch: Watch,
+    /// Drops of the kernel's that were for Weir's services but are in no row of theirs, because the table of rows was full.
+    #[serde(default)]
+    pub kernel_drops_folded: u64,
+    /// What TCP counts of listeners and cookies for the whole network namespace (`/proc/net/netstat`, `TcpExt`), by the kernel's names;
+    /// empty when the daemon is down.
+    #[serde(default)]
+    pub tcp_counters: BTreeMap<String, u64>,
     /// What the user should know about the whole.
     pub notes: Vec<Note>,
+}
+
+/// How queues, drops and times are watched. A way that is none is not to be had on this kernel, or is switched off.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// How often the listeners are looked at, in seconds; none when the daemon is down.
+    pub interval: Option<f64>,
+    /// How long the last look took, in seconds.
+    pub look: Option<f64>,
+    /// How many listeners it saw.
+    pub listeners: u64,
+    /// Where the SYN queues are read: `iterator`, or none: then accept queues alone are known, from sock_diag.
+    pub syn_queues: Option<String>,
+    /// How accept latency is measured: `exact` (each accept), `sampled` (an estimate of what waits at each look), or none.
+    pub accept_latency: Option<String>,
+    /// Whether the kernel's drops are counted.
+    pub kernel_drops: bool,
+    /// Whether the kernel says which socket a dropped packet was for, so that drops are counted by backend.
+    pub kernel_drops_by_backend: bool,
 }
 
 /// The SYN defence as a whole.
@@ -203,6 +232,19 @@ pub struct Service {
     pub table_size: u32,
     /// Its backends, by index.
     pub backends: Vec<Backend>,
+    /// The listening sockets that are no backends, by cookie, with what waits there.
+    #[serde(default)]
+    pub listening: Vec<Listening>,
+    /// How long handshakes took, from the SYN-ACK to the client's ACK; those opened by a cookie, and those whose SYN-ACK was sent again,
+    /// are not in it. None for UDP.
+    #[serde(default)]
+    pub handshake_time: Option<Histogram>,
+    /// Handshakes that are not in [`Service::handshake_time`] because their SYN-ACK had to be sent again.
+    #[serde(default)]
+    pub handshakes_repeated: u64,
+    /// Packets to the service that the kernel dropped behind XDP, by the kernel's reason; reasons with none are left out.
+    #[serde(default)]
+    pub kernel_drops: Vec<KernelDrop>,
     /// Its SYN defence; none of a UDP service.
     #[serde(default)]
     pub defence: Option<ServiceDefence>,
@@ -231,8 +273,16 @@ pub struct Backend {
     pub share: f64,
     /// The processes that serve it, as far as is known.
     pub servers: Vec<Process>,
-    /// The accept queue; none for UDP, and when the daemon is down.
-    pub accept_queue: Option<AcceptQueue>,
+    /// What waits at its socket, and what was lost there.
+    #[serde(flatten)]
+    pub queues: Queues,
+    /// How long established connections waited until they were accepted; none for UDP, and where it is not measured ([`Watch::accept_latency`]).
+    #[serde(default)]
+    pub accept_latency: Option<Histogram>,
+    /// Packets that the kernel dropped and that were for this socket or a connection made from it, by the kernel's reason. They are in
+    /// the service's too.
+    #[serde(default)]
+    pub kernel_drops: Vec<KernelDrop>,
     /// How often XDP chose it for a packet that opens a flow.
     pub chosen: u64,
     /// How often the selector selected it, by cause (`lb_common::abi::Cause::label`), zeros included.
@@ -243,13 +293,87 @@ pub struct Backend {
     pub open: u64,
 }
 
-/// An accept queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AcceptQueue {
-    /// Connections that wait.
+/// What waits at a socket and what was lost there. All are none when the daemon is down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Queues {
+    /// TCP: connections that are established and not accepted yet. The kernel refuses another one when the length is above the limit.
+    pub accept_queue: Option<Queue>,
+    /// TCP: handshakes that the client has not completed yet. The kernel takes no more, or answers with cookies, when the length has
+    /// reached the limit.
+    #[serde(default)]
+    pub syn_queue: Option<Queue>,
+    /// UDP: bytes of datagrams that wait to be received, with what the kernel spends on each.
+    #[serde(default)]
+    pub receive_queue: Option<Queue>,
+    /// How long the connection at the head of the accept queue has waited, in seconds; none while nothing waits.
+    #[serde(default)]
+    pub oldest_wait: Option<f64>,
+    /// What the kernel dropped at the socket itself because there was no room.
+    #[serde(default)]
+    pub overflows: Option<Overflows>,
+}
+
+/// A queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// What waits.
     pub length: u32,
-    /// How many may wait.
+    /// How much may wait.
     pub limit: u32,
+}
+
+/// The socket's own count of drops (`sk_drops`), since the socket was made, by the queue that was full when it rose.
+///
+/// The kernel counts one number. Which queue it was is exact where only one can be the cause (with SYN cookies on, a full SYN queue
+/// drops nothing); otherwise it goes by what was full at the look that saw the number rise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overflows {
+    /// TCP: SYNs and last ACKs of handshakes that met a full accept queue.
+    pub accept_queue: u64,
+    /// TCP: SYNs that met a full SYN queue.
+    pub syn_queue: u64,
+    /// UDP: datagrams that met a full receive buffer.
+    pub receive_queue: u64,
+    /// What rose while no queue was seen full.
+    pub unknown: u64,
+}
+
+/// How often something took how long. The counts are not cumulative.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// One for each of [`lb_common::abi::time_bounds`] (a power of two of seconds, inclusive above), and one for what took longer.
+    pub counts: Vec<u64>,
+    /// All times together, in seconds.
+    pub sum: f64,
+}
+
+impl Histogram {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// Packets that the kernel dropped for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelDrop {
+    /// The kernel's name for it (`enum skb_drop_reason`), in lower case and without its prefix.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// A listening socket of a service that is not balanced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Listening {
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// The socket's inode.
+    pub inode: u32,
+    /// What waits there, and what was lost.
+    #[serde(flatten)]
+    pub queues: Queues,
 }
 
 /// Packets under one reason.

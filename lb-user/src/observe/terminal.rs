@@ -206,7 +206,7 @@ fn columns(protocol: Protocol) -> Vec<Column<Backend>> {
         columns.extend([
             Column::right("CONNS", |backend: &Backend| (short(backend.established), Ink::Plain)),
             Column::right("OPEN", |backend| (short(backend.open), Ink::Plain)),
-            Column::right("QUEUE", |backend| match backend.accept_queue {
+            Column::right("QUEUE", |backend| match backend.queues.accept_queue {
                 Some(queue) => {
                     // A full queue shows one more than its limit.
                     let ink = if queue.length > queue.limit { Ink::Bad } else { Ink::Plain };

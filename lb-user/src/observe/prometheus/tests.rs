@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, time::Duration};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::*;
-use crate::observe::sample;
+use crate::observe::{sample, snapshot::Queues};
 
 /// Everything that can be written is: both protocols, with every family.
 pub(super) fn everything() -> Snapshot {
     let mut snapshot = sample::small();
     let backends = snapshot.services[0].backends.clone();
-    snapshot.services[1].backends = backends.into_iter().map(|backend| Backend { accept_queue: None, ..backend }).collect();
+    snapshot.services[1].backends = backends.into_iter().map(|backend| Backend { queues: Queues::default(), ..backend }).collect();
     snapshot
 }
 

@@ -12,7 +12,7 @@ fn wide() -> Snapshot {
     for (backend, index) in service.backends.iter_mut().zip([7, 88, 4095]) {
         (backend.index, backend.chosen, backend.established, backend.open) = (index, u64::MAX, 99_999, 12_345_678);
         backend.state = State::Unserved;
-        backend.accept_queue = Some(super::super::snapshot::AcceptQueue { length: 65_536, limit: 65_535 });
+        backend.queues.accept_queue = Some(super::super::snapshot::Queue { length: 65_536, limit: 65_535 });
         backend.servers = vec![crate::plan::Process { pid: 4_194_304, command: "fifteen-bytes-x".to_owned() }; 12];
     }
     service.notes.push(sample::note(&"many words ".repeat(40), &"and more ".repeat(30)));
