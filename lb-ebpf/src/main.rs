@@ -16,6 +16,7 @@ mod reuseport;
 mod select;
 mod socket;
 mod syn_defence;
+mod trace;
 mod verdict;
 
 use aya_ebpf::{
@@ -30,7 +31,7 @@ use crate::{deliver::Delivered, syn_defence::restore, verdict::Verdict};
 #[xdp(frags)]
 pub fn ingress(ctx: XdpContext) -> u32 {
     let result = balance(ctx.ctx);
-    verdict::finish(result)
+    verdict::finish(ctx.ctx, result)
 }
 
 #[inline(always)]

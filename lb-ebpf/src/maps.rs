@@ -12,7 +12,7 @@ use lb_common::{
     abi::{
         BackendCounters, BackendState, DefencePolicy, Event, GroupKey, GroupRecord, KnownFlow, LiveState, MAX_SERVICES, PortBitmap,
         PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord,
-        Settings, SocketTag, UdpFlow,
+        Settings, SocketTag, TraceFilter, TraceRecord, TraceState, UdpFlow,
     },
     flood::{FloodState, FloodWindow},
     limiter::Bucket,
@@ -145,3 +145,15 @@ impl SocketTags {
         Self { r#type: null.cast(), key: null.cast(), value: null.cast(), max_entries: null.cast(), map_flags: null.cast() }
     }
 }
+
+/// 0 -> what `weir trace` wants to see. Written by it, read by XDP for each packet. Never missing.
+#[btf_map]
+pub static TRACE: Array<TraceFilter, 1> = Array::new();
+
+/// 0 -> what of that could not be had, per CPU.
+#[btf_map]
+pub static TRACE_STATE: PerCpuArray<TraceState, 1> = PerCpuArray::new();
+
+/// Packets for `weir trace`: about a thousand until it reads them.
+#[btf_map]
+pub static TRACED: RingBuf<TraceRecord, { 256 * 1024 }> = RingBuf::new();

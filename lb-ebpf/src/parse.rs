@@ -58,6 +58,14 @@ fn length(ctx: *mut xdp_md, window: &Window<'_>, end: usize) -> u64 {
     if first >= end { first as u64 } else { unsafe { bpf_xdp_get_buff_len(ctx) } }
 }
 
+/// The length of the frame with all its buffers, as the kernel says.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a frame has less than 4 GiB")]
+pub fn length_of(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the context is the one the kernel handed to this program.
+    unsafe { bpf_xdp_get_buff_len(ctx) as u32 }
+}
+
 /// The bytes of the packet's first buffer.
 #[inline(always)]
 pub fn window<'a>(ctx: *mut xdp_md) -> Window<'a> {

@@ -1,11 +1,15 @@
 //! The single exit: a verdict becomes an XDP action here, and every packet is counted here.
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::{
+    xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    xdp_md,
+};
 use lb_common::{Action, Reason};
 
 use crate::{
     deliver::Delivered,
     maps::{SCRATCH, SERVICE_COUNTERS},
+    trace,
 };
 
 /// What becomes of a packet, and for whom that is counted.
@@ -44,7 +48,7 @@ fn index(reason: Reason) -> usize {
 
 /// Counts the packet and answers with what XDP is to do with it.
 #[inline(always)]
-pub fn finish(result: Result<Delivered, Verdict>) -> u32 {
+pub fn finish(ctx: *mut xdp_md, result: Result<Delivered, Verdict>) -> u32 {
     let verdict = match result {
         Ok(Delivered { service, reason }) => Verdict { service, reason },
         Err(verdict) => verdict,
@@ -57,6 +61,7 @@ pub fn finish(result: Result<Delivered, Verdict>) -> u32 {
             counter.bytes += scratch.case.length;
         }
     }
+    trace::observe(ctx, &verdict);
     match verdict.reason.action() {
         Action::Pass => XDP_PASS,
         Action::Drop => XDP_DROP,

@@ -3,9 +3,11 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use lb_common::{Action, Reason};
+
 use crate::{
     api::protocol::Order,
-    config::{Config, MetricsListen, Mode, Protocol, interface_name},
+    config::{Config, MetricsListen, Mode, Prefix, Protocol, interface_name},
     exit::{Exit, Failure, fail},
 };
 
@@ -80,6 +82,18 @@ Examples:
   weir doctor                               the kernel and its settings
   weir doctor --iface eth0                  the card too";
 
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  weir trace --reason drop                  what is refused, and why
+  weir trace --service web --src 192.0.2.0/24 --count 20
+                                            the next 20 packets of these clients
+  weir trace --reason cookie_sent --reason cookie_accepted
+  weir trace --reason drop --pcap drops.pcapng --count 1000
+                                            for tshark and Wireshark, each packet with its verdict as comment
+
+The programs write what is asked for at a bounded rate while the command runs; without it this costs a packet one branch. A SYN that was
+answered is shown as its answer, which is written over it. The reasons are in docs/metrics.md, under weir_packets_total.";
+
 const CONFIG_EXAMPLES: &str = "\
 Examples:
   weir config example > weir.toml           a file to start from
@@ -150,6 +164,9 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Say which service and backend a flow goes to on the live tables, by which step and why.
     Explain(ExplainArgs),
+    /// Show packets with their verdicts and reasons as they come, and keep them as a pcapng file.
+    #[command(after_help = TRACE_EXAMPLES)]
+    Trace(TraceArgs),
     /// Check, show or start a configuration file; needs no daemon and no root.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -225,6 +242,58 @@ pub struct ExplainArgs {
     /// Say what would move if this backend left: for this flow, and as a share of all.
     #[arg(long, value_name = "BACKEND")]
     pub without: Option<String>,
+}
+
+/// Arguments of `weir trace`.
+#[derive(Debug, Clone, Args)]
+pub struct TraceArgs {
+    /// Only packets to this service, as `weir status` shows it.
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<String>,
+    /// Only packets of clients in this network, as in `192.0.2.0/24`, `2001:db8::/32` or `192.0.2.7`.
+    #[arg(long = "src", value_name = "PREFIX")]
+    pub source: Option<Prefix>,
+    /// Only packets with this reason, or those that `pass`, that Weir does `drop` or does `answer`; repeat it for more.
+    #[arg(long = "reason", value_name = "REASON")]
+    pub reasons: Vec<TracedReason>,
+    /// End after so many packets.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// The most packets a second; what is above is counted.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Write the packets' first bytes to this file as pcapng too.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+}
+
+/// Which reasons `weir trace` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TracedReason {
+    /// This one.
+    One(Reason),
+    /// All that do this.
+    All(Action),
+}
+
+/// The error says what would be right.
+impl FromStr for TracedReason {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "pass" => return Ok(Self::All(Action::Pass)),
+            "drop" => return Ok(Self::All(Action::Drop)),
+            "answer" => return Ok(Self::All(Action::Transmit)),
+            _ => {}
+        }
+        let found = Reason::ALL.into_iter().find(|reason| reason.label() == text);
+        found.map(Self::One).ok_or_else(|| {
+            let nearest = Reason::ALL.into_iter().min_by_key(|reason| strsim::damerau_levenshtein(reason.label(), text));
+            let nearest = nearest.map_or_else(String::new, |reason| format!("; did you mean `{}`?", reason.label()));
+            format!("write `pass`, `drop`, `answer`, or a reason of docs/metrics.md{nearest}")
+        })
+    }
 }
 
 /// The commands below `weir config`.

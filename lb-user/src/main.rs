@@ -8,7 +8,7 @@ use std::{
 use clap::Parser as _;
 use lb_user::{
     cli::{Cli, Command, DoctorArgs, GlobalArgs},
-    command::{config, defence, doctor, drain, explain, offline, reload, run, status, stop},
+    command::{config, defence, doctor, drain, explain, offline, reload, run, status, stop, trace},
     exit::{Exit, Failure, OrFail as _},
 };
 use tokio::runtime;
@@ -35,6 +35,7 @@ fn execute(cli: &Cli) -> Result<Exit, Failure> {
         Command::Reload => reload::run(global),
         Command::Doctor(arguments) => doctor(global, arguments),
         Command::Explain(arguments) => explain::run(global, arguments),
+        Command::Trace(arguments) => trace::run(global, arguments),
         Command::Config(command) => config::run(global, command),
     }
 }

@@ -14,6 +14,7 @@ mod service;
 mod settings;
 mod table;
 mod times;
+mod trace;
 
 pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
 pub use case::{Case, Offered, Scratch, Segment};
@@ -27,6 +28,7 @@ pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, S
 pub use settings::{Settings, UdpFlow};
 pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
 pub use times::{TIME_BOUNDS, Times, time_bounds, time_bucket};
+pub use trace::{TRACE_BYTES, TraceFilter, TraceRecord, TraceState, client as traced_client};
 
 /// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
 /// of its own and moves the data plane over.
@@ -77,6 +79,9 @@ mod tests {
         check::<crate::flood::FloodWindow>(24, 8);
         check::<crate::flood::Thresholds>(32, 8);
         check::<crate::tag::TagKey>(176, 8);
+        check::<TraceFilter>(56, 8);
+        check::<TraceRecord>(32 + TRACE_BYTES, 8);
+        check::<TraceState>(32, 8);
         check::<Event>(16, 8);
         check::<SocketFacts>(24, 8);
         check::<RequestAttributes>(20, 4);

@@ -57,7 +57,7 @@ pub struct Maps {
 }
 
 /// The names of the maps that are pinned: all of them.
-pub(super) const NAMES: [&str; 25] = [
+pub(super) const NAMES: [&str; 28] = [
     "SETTINGS",
     "PORTS",
     "SERVICES",
@@ -83,6 +83,9 @@ pub(super) const NAMES: [&str; 25] = [
     "BUDGETS",
     "ADDRESSES",
     "SCRATCH",
+    "TRACE",
+    "TRACE_STATE",
+    "TRACED",
 ];
 
 impl Maps {

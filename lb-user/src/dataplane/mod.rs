@@ -17,6 +17,7 @@ pub mod probe;
 mod sockets;
 mod survival;
 mod sys;
+mod trace;
 mod window;
 
 pub use attach::Attached;
@@ -28,6 +29,7 @@ pub use maps::Maps;
 pub use pins::{Pins, SOCKETS};
 pub use survival::{Survival, Survivals};
 pub use sys::XdpMode;
+pub use trace::Trace;
 pub use window::{WindowFacts, probe_window};
 
 /// The object with all programs and maps, as the build script made it; empty if there was no toolchain to build it with.

@@ -12,7 +12,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 17] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "haproxy", package: "haproxy" },
     Tool { program: "wrk", package: "wrk" },
@@ -24,6 +24,7 @@ const TOOLS: [Tool; 16] = [
     Tool { program: "hping3", package: "hping3" },
     Tool { program: "trafgen", package: "netsniff-ng" },
     Tool { program: "tcpdump", package: "tcpdump" },
+    Tool { program: "tshark", package: "tshark" },
     Tool { program: "nft", package: "nftables" },
     Tool { program: "conntrack", package: "conntrack" },
     Tool { program: "promtool", package: "prometheus" },

@@ -22,7 +22,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 14] = [
     &["run"],
     &["stop"],
     &["status"],
@@ -32,6 +32,7 @@ const COMMANDS: [&[&str]; 13] = [
     &["reload"],
     &["doctor"],
     &["explain"],
+    &["trace"],
     &["config"],
     &["config", "check"],
     &["config", "show"],

@@ -18,6 +18,7 @@ mod restart;
 mod restore;
 mod survival;
 mod timing;
+mod trace;
 mod udp;
 mod upsets;
 
@@ -41,6 +42,7 @@ pub fn tests() -> Vec<Trial> {
         restore::tests(),
         survival::tests(),
         timing::tests(),
+        trace::tests(),
         udp::tests(),
         upsets::tests(),
     ]

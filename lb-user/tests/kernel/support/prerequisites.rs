@@ -1,7 +1,7 @@
 //! Root and the tools the tests call, looked for once at the start and named all together.
 
 /// The tools, each with the Debian package that brings it.
-const TOOLS: [(&str, &str); 14] = [
+const TOOLS: [(&str, &str); 15] = [
     ("ethtool", "ethtool"),
     ("haproxy", "haproxy"),
     ("hping3", "hping3"),
@@ -15,6 +15,7 @@ const TOOLS: [(&str, &str); 14] = [
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("trafgen", "netsniff-ng"),
+    ("tshark", "tshark"),
     ("wrk", "wrk"),
 ];
 
