@@ -65,11 +65,20 @@ fn processor(line: &str) -> Option<Processor> {
 
 /// The processor time that a process has had, in user mode and in the kernel, its threads' included.
 pub fn of_process(pid: u32) -> Duration {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_else(|error| panic!("read the times of process {pid}: {error}"));
+    times(&format!("/proc/{pid}/stat")).unwrap_or_else(|error| panic!("read the times of process {pid}: {error}"))
+}
+
+/// The same of one thread of this process; none when it has ended.
+pub fn of_thread(thread: i32) -> Option<Duration> {
+    times(&format!("/proc/self/task/{thread}/stat")).ok()
+}
+
+fn times(file: &str) -> std::io::Result<Duration> {
+    let text = fs::read_to_string(file)?;
     // The name may hold spaces and parentheses; the state follows its end, and user and system time are the fields 14 and 15.
     let (_, after) = text.rsplit_once(')').expect("a name in parentheses");
     let fields: Vec<_> = after.split_whitespace().collect();
-    ticks(fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum())
+    Ok(ticks(fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum()))
 }
 
 fn ticks(count: u64) -> Duration {

@@ -19,7 +19,7 @@ use super::packet::{ACK, Packet, SYN, Segment, stream};
 /// The first host number of these clients in the pair's address plan.
 const FIRST_HOST: u8 = 201;
 /// How long a reply may take that is certain to come.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Every protocol (`ETH_P_ALL`), in the byte order of `sockaddr_ll`.
 const ALL: u16 = 3_u16.to_be();
 
@@ -116,7 +116,11 @@ impl RawClient {
     /// Opens as far as the server answers: sends a SYN with these options and returns what comes back (a SYN-ACK or a reset).
     pub fn open(&self, from: u16, to: u16, sequence: u32, options: &[u8]) -> Segment {
         self.send(&[self.tcp(from, to).flags(SYN).sequence(sequence).options(options)]);
-        self.receive(PATIENCE).unwrap_or_else(|| panic!("no answer to a SYN from port {from}"))
+        let deadline = Instant::now() + PATIENCE;
+        // Of other connections something may come again that was acknowledged late.
+        std::iter::from_fn(|| self.receive(deadline.saturating_duration_since(Instant::now())))
+            .find(|segment| segment.destination.port() == from)
+            .unwrap_or_else(|| panic!("no answer to a SYN from port {from}"))
     }
 
     /// The next segment for this client, from whatever port, or nothing after `patience`.
@@ -139,6 +143,23 @@ impl RawClient {
             segments.push(segment);
         }
         stream(first, &segments)
+    }
+
+    /// What the server says from sequence number `first` on until it is `enough`, or for as long as `patience`: everything acknowledged.
+    pub fn hear_until(&self, first: u32, patience: Duration, enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let (deadline, mut segments) = (Instant::now() + patience, Vec::new());
+        loop {
+            let said = stream(first, &segments);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || enough(&said) {
+                return said;
+            }
+            let Some(segment) = self.receive(left) else { continue };
+            if segment.length() > 0 {
+                self.send(&[self.reply_to(&segment)]);
+            }
+            segments.push(segment);
+        }
     }
 
     /// The next frame that `read` makes something of, or nothing after `patience`.

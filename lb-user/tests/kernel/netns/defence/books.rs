@@ -1,8 +1,11 @@
 //! What Weir and the server's kernel have counted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::netns::live::PATIENCE;
+use lb_common::Reason;
+
+use crate::netns::live::{PATIENCE, status};
 use crate::support::counters::Traffic;
 use crate::support::daemon::Weir;
 use crate::support::netns::{Namespace, Pair};
@@ -21,13 +24,17 @@ pub struct Books {
 }
 
 impl Books {
-    /// Reads them.
+    /// Reads them: from the pinned maps where no daemon runs.
     pub fn read(weir: &Weir, server: &Namespace) -> Self {
-        let metrics = weir.metrics();
-        let of_none = metrics.counts_by("weir_passed_packets_total", "reason", &[]);
+        let status = status(weir);
+        // Those that were never counted are not told.
+        let mut reasons: BTreeMap<_, _> = Reason::ALL.into_iter().map(|reason| (reason.label().to_owned(), 0)).collect();
+        for count in status.services.iter().flat_map(|service| &service.packets).chain(&status.passed) {
+            *reasons.entry(count.reason.clone()).or_default() += count.packets;
+        }
         Self {
-            reasons: metrics.counts_by("weir_packets_total", "reason", &[]).into_iter().chain(of_none).collect(),
-            restored: metrics.counts_by("weir_restored_connections_total", "outcome", &[]),
+            reasons,
+            restored: status.defence.restored,
             kernel: Counters::read(server),
             // Named alike in all topologies.
             device: Traffic::of(server, Pair::SERVER_DEVICE),
@@ -82,7 +89,13 @@ pub fn mode(weir: &Weir) -> String {
 /// Waits until it does this.
 #[track_caller]
 pub fn wait_for_mode(weir: &Weir, wanted: &str) {
-    eventually(PATIENCE, || {
+    wait_longer_for_mode(weir, wanted, PATIENCE);
+}
+
+/// Waits until it does this, which may take so long.
+#[track_caller]
+pub fn wait_longer_for_mode(weir: &Weir, wanted: &str, patience: Duration) {
+    eventually(patience, || {
         let mode = mode(weir);
         if mode == wanted { Ok(()) } else { Err(format!("it is {mode}, not {wanted}")) }
     });
@@ -93,6 +106,14 @@ pub fn wait_for_mode(weir: &Weir, wanted: &str) {
 pub fn order(weir: &Weir, service: &str, order: &str) {
     let output = weir.cli_output(&["defence", service, order]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Waits until the daemon's log says this.
+#[track_caller]
+pub fn wait_for_line(weir: &Weir, wanted: &str) {
+    eventually(PATIENCE, || {
+        if weir.log().contains(wanted) { Ok(()) } else { Err(format!("the log does not say {wanted:?}:\n{}", weir.log())) }
+    });
 }
 
 /// Has the daemon take another configuration.

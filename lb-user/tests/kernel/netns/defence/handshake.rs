@@ -1,13 +1,14 @@
 //! The last segment of a handshake that began with a cookie: with data in it, lost, twice, in one batch with what follows, after a change
 //! of keys.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libtest_mimic::Trial;
 
 use super::books::Books;
 use super::scenarios::{Scenario, Server, Stage};
 use crate::netns::live::maps;
+use crate::support::flood::pin;
 use crate::support::netns::{Namespace, Pair};
 use crate::support::packet::{ACK, PSH, Packet, RST, SYN, SYN_OPTIONS, Segment};
 use crate::support::raw::RawClient;
@@ -32,7 +33,8 @@ pub fn tests() -> Vec<Trial> {
 /// Cookies for everybody, without a flood.
 const ALWAYS: &str = "syn_defence = \"always\"";
 const QUIET: Duration = Duration::from_millis(120);
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer may take of a server that has to wait for its processor.
+const PATIENCE: Duration = Duration::from_secs(5);
 const FROM: u16 = 40_000;
 
 fn stage(v6: bool, configuration: &'static str) -> Stage {
@@ -54,21 +56,19 @@ fn words(acknowledge: &Packet, reply: &Segment, at: u32, text: &[u8]) -> Packet 
 /// Panics unless the worker's line comes, and then what the client said, once.
 #[track_caller]
 fn assert_heard(client: &RawClient, reply: &Segment, said: &[u8]) {
-    let mut heard = Vec::new();
     let echo = |heard: &[u8]| heard.iter().position(|byte| *byte == b'\n').map_or(0, |line| heard.len() - line - 1);
-    let deadline = Instant::now() + PATIENCE;
-    while echo(&heard) < said.len() {
-        assert!(Instant::now() < deadline, "of {} bytes {} came back, of {} in all", said.len(), echo(&heard), heard.len());
-        heard.extend(client.hear(reply.sequence.wrapping_add(1 + u32::try_from(heard.len()).expect("few")), Duration::from_millis(20)));
-    }
+    let heard = client.hear_until(reply.sequence.wrapping_add(1), PATIENCE, |heard| echo(heard) >= said.len());
+    assert!(echo(&heard) >= said.len(), "of {} bytes {} came back, of {} in all", said.len(), echo(&heard), heard.len());
     assert!(heard.ends_with(said), "something else came back");
 }
+
+/// What a client sends after the SYN-ACK, of its last ACK and that SYN-ACK.
+type Sent = fn(&Packet, &Segment) -> Vec<Packet>;
 
 fn first_words_arrive(v6: bool) {
     let stage = stage(v6, ALWAYS);
     let client = RawClient::new(&stage.pair, v6, 0);
     // How the words `onetwo` come, and how many segments of them are dropped.
-    type Sent = fn(&Packet, &Segment) -> Vec<Packet>;
     let ways: [(&str, Sent, u64); 5] = [
         ("the ACK, then data", |ack, reply| vec![ack.clone(), words(ack, reply, 0, b"one"), words(ack, reply, 3, b"two")], 0),
         ("data in the ACK, or the first data after an ACK that was lost", |ack, reply| vec![words(ack, reply, 0, b"onetwo")], 0),
@@ -95,7 +95,8 @@ fn first_words_arrive(v6: bool) {
         assert_eq!((books.reason("cookie_sent"), books.reason("cookie_accepted"), books.restored("restored")), (1, 1, 1), "{way}");
         assert_eq!(books.reason("cookie_refused") + books.reason("cookie_expired"), dropped, "{way}: {:?}", books.moved());
         let kernel = |name| books.kernel.get("Tcp", name);
-        assert_eq!((kernel("PassiveOpens"), kernel("OutRsts"), kernel("RetransSegs")), (1, 0, 0), "{way}: {:?}", books.kernel.moved());
+        // The server sends again what this client was late to acknowledge; that tells nothing.
+        assert_eq!((kernel("PassiveOpens"), kernel("OutRsts")), (1, 0), "{way}: {:?}", books.kernel.moved());
     }
 }
 
@@ -108,14 +109,26 @@ fn steer(server: &Namespace, processors: &str) {
 
 /// XDP sees all segments of a batch before the stack has made a connection of the first.
 fn a_first_flight_in_one_batch_loses_nothing(v6: bool, processors: &str) {
-    const CLIENTS: u16 = 60;
-    let stage = stage(v6, ALWAYS);
-    steer(&stage.pair.server, processors);
-    let client = RawClient::new(&stage.pair, v6, 1);
+    let what = format!("IPv6 {v6}, steered to {processors}");
+    let on_one_processor = || {
+        let stage = stage(v6, ALWAYS);
+        steer(&stage.pair.server, processors);
+        let client = RawClient::new(&stage.pair, v6, 1);
+        // As all packets of a flow come in by one queue of a card: a veth takes each in where its sender runs. Not so the daemon and the
+        // workers, which have started.
+        pin(0);
+        first_flights(&stage, &client, &what);
+    };
+    std::thread::scope(|scope| scope.spawn(on_one_processor).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+/// So many first flights, none of whose segments may be lost: nobody sends any of them again.
+fn first_flights(stage: &Stage, client: &RawClient, what: &str) {
+    const FLIGHTS: u16 = 60;
     let text: Vec<u8> = (0..1500_u32).map(|at| u8::try_from(at % 251).expect("below 251")).collect();
     let books = Books::read(&stage.weir, &stage.pair.server);
-    for number in 0..CLIENTS {
-        let reply = open(&client, &stage, FROM + number);
+    for number in 0..FLIGHTS {
+        let reply = open(client, stage, FROM + number);
         let acknowledge = client.reply_to(&reply);
         if number % 2 == 0 {
             client.send_as_segments(&words(&acknowledge, &reply, 0, &text), 500);
@@ -125,15 +138,18 @@ fn a_first_flight_in_one_batch_loses_nothing(v6: bool, processors: &str) {
             client.send(&all);
         }
         // Every segment of the client's has come once, since nobody sends any again.
-        assert_heard(&client, &reply, &text);
+        assert_heard(client, &reply, &text);
     }
     let books = books.until_now(&stage.weir, &stage.pair.server);
-    println!("IPv6 {v6}, steered to {processors}: {:?}", books.moved());
-    let count = u64::from(CLIENTS);
+    println!("{what}: {:?}", books.moved());
+    let count = u64::from(FLIGHTS);
     assert_eq!((books.reason("cookie_accepted"), books.restored("restored")), (count, count), "{books:?}");
-    assert_eq!(books.moved().keys().copied().collect::<Vec<_>>(), ["cookie_accepted", "cookie_sent", "tcp_established"]);
+    // What neighbours and routers say to each other is nobody's flow.
+    let of_flows: Vec<_> = books.moved().into_keys().filter(|reason| !["not_transport", "not_ip"].contains(reason)).collect();
+    assert_eq!(of_flows, ["cookie_accepted", "cookie_sent", "tcp_established"]);
     let kernel = |name| books.kernel.get("Tcp", name);
-    assert_eq!((kernel("OutRsts"), kernel("RetransSegs"), kernel("InErrs")), (0, 0, 0), "{:?}", books.kernel.moved());
+    // What the server sends again tells nothing: this client acknowledges when it gets to it, and an ACK that Weir drops has a reason.
+    assert_eq!((kernel("OutRsts"), kernel("InErrs")), (0, 0), "{:?}", books.kernel.moved());
 }
 
 fn a_change_of_keys_loses_no_client() {

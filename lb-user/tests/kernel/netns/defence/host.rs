@@ -75,9 +75,12 @@ fn a_veth_whose_other_end_takes_nothing_answers_no_syn() {
         pair.client_takes_what_xdp_sends(takes);
         // What is looked at each minute is looked at now.
         order(&weir, &["reload"]);
+        eventually(PATIENCE, || {
+            let is_unsafe = weir.metrics().count("weir_defence_unsafe", &[("service", &service)]) == 1;
+            if is_unsafe == takes { Err(format!("it is unsafe: {is_unsafe}")) } else { Ok(()) }
+        });
         let sent = packets(&weir, &service, "cookie_sent");
         connect(first);
-        assert_eq!(weir.metrics().count("weir_defence_unsafe", &[("service", &service)]), u64::from(!takes));
         let text = String::from_utf8_lossy(&weir.cli_output(&["status"]).stdout).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(text.contains(WHERE) && text.contains("--mode generic"), !takes, "{text}");
         assert_eq!(packets(&weir, &service, "cookie_sent") - sent, if takes { 100 } else { 0 });

@@ -9,12 +9,12 @@ use socket2::{Domain, Socket, Type};
 
 use super::Aim;
 use super::books::{Books, wait_for_mode};
-use super::floods::{self, defence, generated, plan};
+use super::floods::{self, defence};
+use super::rounds::until_clean;
 use super::scenarios::{Scenario, Server, Stage};
 use crate::netns::live::{service_with_ready, target};
-use crate::support::cpu::{Processor, Processors};
 use crate::support::daemon::Weir;
-use crate::support::flood::{FloodKind, ready};
+use crate::support::flood::ready;
 use crate::support::load::{SLOW, download::Download};
 use crate::support::netns::Pair;
 use crate::support::packet::{ACK, PSH, Packet, SYN, SYN_OPTIONS};
@@ -42,7 +42,8 @@ pub fn tests() -> Vec<Trial> {
 }
 
 const FROM: u16 = 40_000;
-const QUIET: Duration = Duration::from_millis(200);
+/// How long an answer may take of a server that has to wait for its processor.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn stage(v6: bool) -> Stage {
     Stage::set(&Scenario { server: Server::Workers, v6, configuration: "", options: &[] })
@@ -70,7 +71,7 @@ fn options_and_fragments_pass(v6: bool) {
     // Without timestamps, so that the numbers are all there is to keep.
     let reply = client.open(FROM, port, 7, &[2, 4, 5, 0xb4]);
     client.send(&[client.reply_to(&reply)]);
-    let line = client.hear(reply.sequence.wrapping_add(1), QUIET);
+    let line = client.hear_until(reply.sequence.wrapping_add(1), PATIENCE, |line| line.ends_with(b"\n"));
     let acknowledged = reply.sequence.wrapping_add(1 + u32::try_from(line.len()).expect("a line"));
 
     let flood = floods::by_generator(&stage.aim());
@@ -79,16 +80,16 @@ fn options_and_fragments_pass(v6: bool) {
     let segment = |below: Packet, at: u32, text: &[u8]| {
         below.tcp(FROM, port).flags(ACK | PSH).sequence(8 + at).acknowledgement(acknowledged).payload(text)
     };
-    const NOTHING: [u8; 8] = [1; 8];
-    let optional = if v6 { client.ip().destination_options(&[1, 4, 0, 0, 0, 0]) } else { client.ip().options(&NOTHING) };
+    let optional = if v6 { client.ip().destination_options(&[1, 4, 0, 0, 0, 0]) } else { client.ip().options(&[1; 8]) };
     let words = b"with fragments: a text longer than the first of them is";
     let [first, second] = fragments(&client, &segment(client.ip(), 12, words), v6);
     client.send(&[segment(client.ip(), 0, b"as ever"), segment(optional, 7, b"above"), first, second]);
-    let heard = client.hear(acknowledged, QUIET);
+    let expected = format!("as everabove{}", String::from_utf8_lossy(words));
+    let heard = client.hear_until(acknowledged, PATIENCE, |heard| heard.len() >= expected.len());
     let books = books.until_now(&stage.weir, &stage.pair.server);
     drop(flood);
     println!("{:?}", books.moved());
-    assert_eq!(String::from_utf8_lossy(&heard), format!("as everabove{}", String::from_utf8_lossy(words)), "{:?}", books.moved());
+    assert_eq!(String::from_utf8_lossy(&heard), expected, "{:?}", books.moved());
     assert_eq!(books.reason("first_fragment"), 1, "{:?}", books.moved());
     assert_eq!(books.reason("stray_fragment"), 0, "{:?}", books.moved());
 }
@@ -107,7 +108,7 @@ fn a_handshake_from_before_the_flood_ends_in_it(v6: bool, cookies: &str) {
     let _flood = floods::by_generator(&stage.aim());
     wait_for_mode(&stage.weir, "flood");
     client.send(&[client.reply_to(&reply)]);
-    let line = client.hear(reply.sequence.wrapping_add(1), QUIET);
+    let line = client.hear_until(reply.sequence.wrapping_add(1), PATIENCE, |line| line.ends_with(b"\n"));
     assert!(line.ends_with(b"\n"), "no worker's line: {line:?}");
     let books = books.until_now(&stage.weir, &stage.pair.server);
     println!("tcp_syncookies {cookies}: {:?}", books.moved());
@@ -127,20 +128,22 @@ fn a_port_in_time_wait_is_used_again(v6: bool) {
     let source = if v6 { pair.client_v6[0] } else { pair.client_v4[0] };
     let each_once = || {
         let times = (FROM..FROM + CONNECTIONS).map(|port| let_server_close(&pair, SocketAddr::new(source, port), target));
-        let slowest = times.max().expect("a connection");
-        assert!(slowest < SLOW, "one took {slowest:?}");
-        slowest
+        times.max().expect("a connection")
     };
     let calm = [each_once(), each_once()];
     let remembered = pair.server.tool("ss", &["-Htan", "state", "time-wait"]).lines().count();
     assert!(remembered >= usize::from(CONNECTIONS) * 9 / 10, "{remembered} are in TIME_WAIT");
     let _flood = floods::by_generator(&aim(&pair, target));
     wait_for_mode(&weir, "flood");
-    let books = Books::read(&weir, &pair.server);
-    let flooded = each_once();
-    let books = books.until_now(&weir, &pair.server);
-    println!("in calm {calm:?}, in the flood {flooded:?} at the longest; {:?}", books.moved());
-    assert!(books.reason("flood_syn") >= u64::from(CONNECTIONS) * 9 / 10, "{:?}", books.moved());
+    until_clean(|| {
+        let books = Books::read(&weir, &pair.server);
+        let flooded = each_once();
+        let books = books.until_now(&weir, &pair.server);
+        println!("in calm {calm:?}, in the flood {flooded:?} at the longest; {:?}", books.moved());
+        assert!(books.reason("flood_syn") >= u64::from(CONNECTIONS) * 9 / 10, "{:?}", books.moved());
+        assert_eq!(books.resets(), 0, "{:?}", books.kernel.moved());
+        if flooded < SLOW { Ok(()) } else { Err(format!("one took {flooded:?}")) }
+    });
 }
 
 /// A connection that the server ends, and how long it took.
@@ -157,55 +160,30 @@ fn let_server_close(pair: &Pair, source: SocketAddr, target: SocketAddr) -> Dura
     began.elapsed()
 }
 
-/// Of the rate in calm at least 90 %, less what the flood by itself (its generator, and what the kernel does for each packet) takes of the
-/// processors.
+/// For each second of a processor that the flood and everybody else leaves it, a download gets at least 90 % of what it gets in calm.
 fn a_download_keeps_its_rate() {
-    const PERIOD: Duration = Duration::from_secs(2);
-    /// Other work of the machine comes and goes.
-    const ROUNDS: usize = 3;
+    const PERIOD: Duration = Duration::from_millis(1_500);
     let pair = Pair::new();
     ready(&pair);
     let target = SocketAddr::new(pair.server_v4[0], 80);
-    let aim = aim(&pair, target);
-    let left = 1.0 - cost_of_flood(&pair, target);
     let download = Download::start(&pair.client, &pair.server, target, u64::MAX);
     let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&defence("")), &[]);
     service_with_ready(&weir, 1);
-    let (mut flooded, mut calm) = (0.0, 0.0);
-    for _ in 0..ROUNDS {
+    until_clean(|| {
         let before = download.measure(PERIOD);
-        let flood = generated(&aim, &plan(&aim, FloodKind::Syn));
+        let flood = floods::by_generator(&aim(&pair, target));
         wait_for_mode(&weir, "flood");
+        let books = Books::read(&weir, &pair.server);
         let during = download.measure(PERIOD);
+        let books = books.until_now(&weir, &pair.server);
         drop(flood);
         let after = download.measure(PERIOD);
-        println!("{before}; in the flood {during}; {after}; the flood leaves {:.0} % of the processors", 100.0 * left);
-        (flooded, calm) = (during.rate(), before.rate().min(after.rate()));
-        if flooded >= 0.9 * calm * left {
-            return;
-        }
-    }
-    panic!("{:.0} MB/s, of {:.0} and {:.0} % of the processors", flooded / 1e6, calm / 1e6, 100.0 * left);
-}
-
-/// What share of all processors' time the flood takes by itself.
-fn cost_of_flood(pair: &Pair, target: SocketAddr) -> f64 {
-    let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 1);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&defence("")), &[]);
-    service_with_ready(&weir, 1);
-    let idle = busy();
-    let aim = aim(pair, target);
-    let _flood = generated(&aim, &plan(&aim, FloodKind::Syn));
-    wait_for_mode(&weir, "flood");
-    (busy() - idle).max(0.0)
-}
-
-/// The share of all processors' time that something was done in.
-fn busy() -> f64 {
-    let before = Processors::read();
-    std::thread::sleep(Duration::from_secs(1));
-    let spent = Processors::read().since(&before).0;
-    spent.iter().map(Processor::busy).sum::<f64>() / f64::from(u32::try_from(spent.len()).expect("few"))
+        println!("{before}; in the flood {during}; {after}; {:?}", books.moved());
+        assert!(books.reason("cookie_sent") > 1_000 && during.bytes > 0, "{:?}", books.moved());
+        let calm = before.rate_of_what_is_left().min(after.rate_of_what_is_left());
+        let share = during.rate_of_what_is_left() / calm;
+        if share >= 0.9 { Ok(()) } else { Err(format!("{:.0} % of what it gets in calm", 100.0 * share)) }
+    });
 }
 
 fn aim(pair: &Pair, target: SocketAddr) -> Aim<'_> {

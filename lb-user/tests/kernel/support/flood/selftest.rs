@@ -172,7 +172,7 @@ fn known_tools() {
     let mac = ready(&pair);
     let second = Duration::from_secs(1);
     let before = Traffic::of(&pair.server, Pair::SERVER_DEVICE);
-    let sent = hping3(&pair.client, target(&pair, false), second).finish();
+    let sent = hping3(&pair.client, target(&pair, false), None, second).finish();
     let arrived = Traffic::of(&pair.server, Pair::SERVER_DEVICE).since(before).received;
     assert!(sent > 10_000 && arrived >= sent / 4, "hping3 sent {sent}, {arrived} arrived");
 
@@ -183,7 +183,7 @@ fn known_tools() {
     assert!(arrived >= sent / 4, "trafgen sent {sent}, {arrived} arrived");
 
     let start = Instant::now();
-    drop(hping3(&pair.client, target(&pair, false), 10 * second));
+    drop(hping3(&pair.client, target(&pair, false), None, 10 * second));
     assert!(start.elapsed() < second, "dropping it kills it");
     // A process that was killed is listed until its parent has taken note.
     eventually(second, || if pair.client.processes().is_empty() { Ok(()) } else { Err("it lives".to_owned()) });

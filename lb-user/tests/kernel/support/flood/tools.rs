@@ -22,10 +22,14 @@ pub struct ToolFlood {
     _configuration: Option<NamedTempFile>,
 }
 
-/// hping3: SYNs without options as fast as they go, their sources anything at all. IPv4 only.
-pub fn hping3(entrance: &Entrance, target: SocketAddr, duration: Duration) -> ToolFlood {
+/// hping3: SYNs without options, their sources anything at all, with a pause between two or as fast as they go. IPv4 only.
+pub fn hping3(entrance: &Entrance, target: SocketAddr, pause: Option<Duration>, duration: Duration) -> ToolFlood {
     let mut command = bounded(entrance, duration, "hping3");
-    command.args(["-q", "-S", "--flood", "--rand-source", "-p", &target.port().to_string(), &target.ip().to_string()]);
+    match pause {
+        Some(pause) => command.args(["--interval", &format!("u{}", pause.as_micros())]),
+        None => command.arg("--flood"),
+    };
+    command.args(["-q", "-S", "--rand-source", "-p", &target.port().to_string(), &target.ip().to_string()]);
     // It counts on its standard error.
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     ToolFlood::start(&mut command, " packets transmitted", None)
@@ -52,7 +56,8 @@ pub fn trafgen(
     let mut command = bounded(entrance, duration, "trafgen");
     command.args(["--dev", device, "--cpus", "1", "--num", &packets.to_string(), "--conf"]).arg(file.path());
     if let Some(rate) = rate {
-        command.args(["--rate", &format!("{rate}pps")]);
+        // Its own `--rate` sends what a tenth of a second takes in one go, which is milliseconds of a processor and more than a veth holds.
+        command.args(["--gap", &format!("{}us", (1_000_000 / rate.max(1)).max(1))]);
     }
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     ToolFlood::start(&mut command, " packets outgoing", Some(file))

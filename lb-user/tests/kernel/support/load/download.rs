@@ -20,6 +20,7 @@ pub struct Download {
     server: Child,
     stream: TcpStream,
     reader: Option<JoinHandle<Result<(), String>>>,
+    thread: i32,
     received: Arc<AtomicU64>,
     wanted: u64,
     begin: Moment,
@@ -32,6 +33,8 @@ pub struct Progress {
     pub elapsed: Duration,
     /// The processor time of the server process.
     pub server: Duration,
+    /// The processor time of the client's thread; 0 if it has ended.
+    pub client: Duration,
     pub processors: Processors,
 }
 
@@ -40,6 +43,7 @@ struct Moment {
     at: Instant,
     bytes: u64,
     server: Duration,
+    client: Duration,
     processors: Processors,
 }
 
@@ -62,12 +66,17 @@ impl Download {
         let stream = client.run(|| TcpStream::connect_timeout(&address, Duration::from_secs(5))).expect("connect for a download");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set a timeout");
         let received = Arc::new(AtomicU64::new(0));
-        let begin = Moment::now(server.id(), 0);
+        let (say, hear) = std::sync::mpsc::channel();
         let reader = {
             let (received, stream) = (Arc::clone(&received), stream.try_clone().expect("one more descriptor"));
-            std::thread::spawn(move || read_to_end(stream, bytes, &received))
+            std::thread::spawn(move || {
+                say.send(nix::unistd::gettid().as_raw()).expect("somebody waits for it");
+                read_to_end(stream, bytes, &received)
+            })
         };
-        Self { server, stream, reader: Some(reader), received, wanted: bytes, begin }
+        let thread = hear.recv().expect("the thread says who it is");
+        let begin = Moment::now(server.id(), thread, 0);
+        Self { server, stream, reader: Some(reader), thread, received, wanted: bytes, begin }
     }
 
     /// Bytes that have come so far.
@@ -106,7 +115,7 @@ impl Download {
     }
 
     fn now(&self) -> Moment {
-        Moment::now(self.server.id(), self.received())
+        Moment::now(self.server.id(), self.thread, self.received())
     }
 }
 
@@ -122,8 +131,9 @@ impl Drop for Download {
 }
 
 impl Moment {
-    fn now(server: u32, bytes: u64) -> Self {
-        Self { at: Instant::now(), bytes, server: cpu::of_process(server), processors: Processors::read() }
+    fn now(server: u32, client: i32, bytes: u64) -> Self {
+        let (server, client) = (cpu::of_process(server), cpu::of_thread(client).unwrap_or_default());
+        Self { at: Instant::now(), bytes, server, client, processors: Processors::read() }
     }
 
     fn since(&self, before: &Self) -> Progress {
@@ -131,6 +141,7 @@ impl Moment {
             bytes: self.bytes - before.bytes,
             elapsed: self.at.duration_since(before.at),
             server: self.server.saturating_sub(before.server),
+            client: self.client.saturating_sub(before.client),
             processors: self.processors.since(&before.processors),
         }
     }
@@ -143,6 +154,14 @@ impl Progress {
         self.bytes as f64 / self.elapsed.as_secs_f64()
     }
 
+    /// Bytes for each second of a processor that the two ends had or could have had: what others took, a flood's packets among them, is
+    /// not counted, and time that the connection only waited is.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+    pub fn rate_of_what_is_left(&self) -> f64 {
+        let idle: Duration = self.processors.0.iter().map(|processor| processor.idle).sum();
+        self.bytes as f64 / (self.server + self.client + idle).as_secs_f64()
+    }
+
     /// The share of one processor that the server process had, 0 to 1.
     pub fn server_share(&self) -> f64 {
         self.server.as_secs_f64() / self.elapsed.as_secs_f64()
@@ -151,7 +170,12 @@ impl Progress {
 
 impl std::fmt::Display for Progress {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{:.0} MB/s, the server on {:.0} % of a processor, ", self.rate() / 1e6, 100.0 * self.server_share())?;
+        let [rate, left] = [self.rate(), self.rate_of_what_is_left()].map(|rate| rate / 1e6);
+        write!(
+            formatter,
+            "{rate:.0} MB/s, {left:.0} MB for each second of a processor, the server on {:.0} % of one, ",
+            100.0 * self.server_share()
+        )?;
         let busy: Vec<_> = self.processors.0.iter().map(|processor| format!("{:.0}", 100.0 * processor.busy())).collect();
         write!(formatter, "processors busy {} %", busy.join(", "))
     }

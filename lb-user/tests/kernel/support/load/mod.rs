@@ -49,6 +49,7 @@ pub struct Plan {
     concurrency: usize,
     timeout: Duration,
     orderly: bool,
+    pace: Duration,
 }
 
 impl Plan {
@@ -64,6 +65,7 @@ impl Plan {
             concurrency: 16,
             timeout: Duration::from_secs(5),
             orderly: false,
+            pace: Duration::ZERO,
         }
     }
 
@@ -96,6 +98,12 @@ impl Plan {
     /// Closes each connection in order, with a FIN, instead of resetting it.
     pub fn orderly_close(self) -> Self {
         Self { orderly: true, ..self }
+    }
+
+    /// Begins no two connections within this time on one thread ([`open_close`] alone; a background load has a rate). Who is late makes up for
+    /// nothing, so that no burst passes for a flood.
+    pub fn pace(self, pace: Duration) -> Self {
+        Self { pace, ..self }
     }
 
     /// The source of the plan's flow number `flow`: addresses in turn, then the next port.

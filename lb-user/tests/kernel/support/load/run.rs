@@ -22,7 +22,9 @@ pub fn open_close(entrance: &Entrance, plan: &Plan, count: usize) -> Report {
             if flow >= count {
                 return report;
             }
+            let began = Instant::now();
             one(plan, plan.source(flow), start, true, &mut report);
+            std::thread::sleep(plan.pace.saturating_sub(began.elapsed()));
         }
     };
     let mut report = entrance.run(|| {
