@@ -9,6 +9,7 @@
 //! client sends again, and without which a server that speaks first never says a word.
 
 mod books;
+mod calm;
 mod caps;
 mod floods;
 mod ground;
@@ -29,6 +30,7 @@ use crate::support::netns::Namespace;
 pub fn tests() -> Vec<Trial> {
     [
         ground::tests(),
+        calm::tests(),
         caps::tests(),
         handshake::tests(),
         harmless::tests(),
