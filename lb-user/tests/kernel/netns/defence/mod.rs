@@ -16,6 +16,7 @@ mod ground;
 mod handshake;
 mod harmless;
 mod host;
+mod orders;
 mod passage;
 mod rounds;
 mod scenarios;
@@ -35,6 +36,7 @@ pub fn tests() -> Vec<Trial> {
         handshake::tests(),
         harmless::tests(),
         host::tests(),
+        orders::tests(),
         passage::tests(),
         scenarios::tests(),
         strays::tests(),
