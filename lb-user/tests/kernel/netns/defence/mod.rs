@@ -20,6 +20,7 @@ mod orders;
 mod passage;
 mod rounds;
 mod scenarios;
+mod sleep;
 mod strays;
 
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ pub fn tests() -> Vec<Trial> {
         orders::tests(),
         passage::tests(),
         scenarios::tests(),
+        sleep::tests(),
         strays::tests(),
     ]
     .into_iter()
