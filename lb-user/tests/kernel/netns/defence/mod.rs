@@ -18,6 +18,7 @@ mod harmless;
 mod host;
 mod orders;
 mod passage;
+mod queue;
 mod rounds;
 mod scenarios;
 mod sleep;
@@ -39,6 +40,7 @@ pub fn tests() -> Vec<Trial> {
         host::tests(),
         orders::tests(),
         passage::tests(),
+        queue::tests(),
         scenarios::tests(),
         sleep::tests(),
         strays::tests(),
