@@ -21,6 +21,9 @@ pub struct Options {
     /// Only the tests that need no root.
     #[arg(long)]
     host_only: bool,
+    /// Those that take minutes each as well.
+    #[arg(long, conflicts_with = "host_only")]
+    long: bool,
     /// Only tests whose name contains this.
     filter: Option<OsString>,
     /// Arguments of the test programs, such as `--nocapture`.
@@ -77,8 +80,11 @@ fn kernel(options: &Options) -> Result<()> {
     // The whole workspace, as in the host tests: with lb-user alone its dependencies would have other features, and be built again.
     let tests = Artifacts::build(build.args(["--workspace", "--features=lb-user/kernel-tests", "--test=kernel", "--no-run"]))?;
 
-    let environment: [(&str, &OsStr); 2] =
-        [("WEIR_BIN", daemon.executable("weir")?.as_os_str()), ("WEIR_NEXT_ABI_BIN", next_abi.as_os_str())];
+    let mut environment: Vec<(&str, &OsStr)> =
+        vec![("WEIR_BIN", daemon.executable("weir")?.as_os_str()), ("WEIR_NEXT_ABI_BIN", next_abi.as_os_str())];
+    if options.long {
+        environment.push(("WEIR_LONG", OsStr::new("1")));
+    }
     let mut command = exec::as_root(tests.executable("kernel")?, &environment)?;
     exec::exec(command.current_dir(workspace().join("lb-user")).args(options.test_program_arguments()))
 }

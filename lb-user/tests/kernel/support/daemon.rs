@@ -191,8 +191,16 @@ impl Weir {
         self.command(arguments).output().expect("run weir")
     }
 
+    /// The same from inside a namespace, as on a host of its own.
+    pub fn cli_inside(&self, namespace: &Namespace, arguments: &[&str]) -> Output {
+        self.complete(namespace.command(&self.binary), arguments).output().expect("run weir")
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.complete(Command::new(&self.binary), arguments)
+    }
+
+    fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments).args(self.identity()).stdin(Stdio::null());
         command
     }

@@ -16,6 +16,7 @@ mod ground;
 mod handshake;
 mod harmless;
 mod host;
+mod kernel;
 mod orders;
 mod passage;
 mod queue;
@@ -30,7 +31,11 @@ use libtest_mimic::Trial;
 
 use crate::support::netns::Namespace;
 
+/// Set to anything, it adds the tests that take minutes each.
+const LONG: &str = "WEIR_LONG";
+
 pub fn tests() -> Vec<Trial> {
+    let long = std::env::var_os(LONG).map(|_| kernel::long_tests()).unwrap_or_default();
     [
         ground::tests(),
         calm::tests(),
@@ -38,12 +43,14 @@ pub fn tests() -> Vec<Trial> {
         handshake::tests(),
         harmless::tests(),
         host::tests(),
+        kernel::tests(),
         orders::tests(),
         passage::tests(),
         queue::tests(),
         scenarios::tests(),
         sleep::tests(),
         strays::tests(),
+        long,
     ]
     .into_iter()
     .flatten()
