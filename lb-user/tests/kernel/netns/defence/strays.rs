@@ -77,7 +77,9 @@ fn a_million_acks(v6: bool, ordered: bool) {
 }
 
 fn each_kind_is_dropped_by_its_reason(v6: bool) {
-    const PACKETS: u64 = 20_000;
+    const PACKETS: u64 = 10_000;
+    /// No client is to be served meanwhile.
+    const RATE: u64 = 50_000;
     let stage = stage(v6);
     let name = only_service(&stage.weir).name;
     order(&stage.weir, &name, "on");
@@ -94,7 +96,7 @@ fn each_kind_is_dropped_by_its_reason(v6: bool) {
     for (kind, reasons) in kinds {
         let books = Books::read(&stage.weir, &stage.pair.server);
         let aim = stage.aim();
-        let flood = generated(&aim, &plan(&aim, kind).packets(PACKETS));
+        let flood = generated(&aim, &plan(&aim, kind).packets(PACKETS).rate(RATE));
         assert_eq!(flood.finish().sent, PACKETS);
         std::thread::sleep(Duration::from_millis(50));
         let books = books.until_now(&stage.weir, &stage.pair.server);
@@ -111,7 +113,7 @@ fn each_kind_is_dropped_by_its_reason(v6: bool) {
     };
     let books = Books::read(&stage.weir, &stage.pair.server);
     let aim = stage.aim();
-    generated(&aim, &plan(&aim, FloodKind::Ack).packets(50_000).coming_from(&[from])).finish();
+    generated(&aim, &plan(&aim, FloodKind::Ack).packets(3 * PACKETS).rate(RATE).coming_from(&[from])).finish();
     std::thread::sleep(Duration::from_millis(50));
     let books = books.until_now(&stage.weir, &stage.pair.server);
     println!("from one prefix: {:?}", books.moved());
