@@ -3,8 +3,13 @@
 //! The daemon pins them all under its instance's directory, by these names. Sizes marked "set at load" are the daemon's limits.
 
 use aya_ebpf::{
-    bindings::{BPF_F_CLONE, BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type::{BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_SK_STORAGE}},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, reuseport_sock_array::ReusePortSockArrayImpl},
+    bindings::{
+        BPF_F_CLONE, BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC,
+        bpf_map_type::{BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_SK_STORAGE},
+    },
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, reuseport_sock_array::ReusePortSockArrayImpl,
+    },
     macros::btf_map,
 };
 use lb_common::{

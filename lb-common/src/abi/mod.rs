@@ -28,9 +28,9 @@ pub use request::{ASSIGN_PLACEHOLDER, RESTORE_MAGIC, RequestAttributes, RestoreC
 pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
 pub use settings::{Settings, UdpFlow};
 pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
-pub use watch::{BackendTimes, DROP_REASONS, DropKey, ServiceTimes, SocketQueues};
 pub use times::{TIME_BOUNDS, Times, time_bounds, time_bucket};
 pub use trace::{TRACE_BYTES, TraceFilter, TraceRecord, TraceState, client as traced_client};
+pub use watch::{BackendTimes, DROP_REASONS, DropKey, ServiceTimes, SocketQueues};
 
 /// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
 /// of its own and moves the data plane over.

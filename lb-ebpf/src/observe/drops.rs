@@ -15,7 +15,10 @@ use lb_common::{
     wire::protocol,
 };
 
-use super::{memory::{increment, read}, tag};
+use super::{
+    memory::{increment, read},
+    tag,
+};
 use crate::maps::{BACKEND_TIMES, DROP_REASONS, DROPS_FOLDED, KERNEL_DROPS, PORTS, SERVICES};
 
 // Offsets: see `memory`.

@@ -43,8 +43,7 @@ use reader::Report;
 use schema::{Schema, closest};
 
 /// All sections, in the order of the reference.
-const SECTIONS: [&Schema; 6] =
-    [&daemon::SCHEMA, &discovery::SCHEMA, &defence::SCHEMA, &observe::SCHEMA, &limits::SCHEMA, &service::SCHEMA];
+const SECTIONS: [&Schema; 6] = [&daemon::SCHEMA, &discovery::SCHEMA, &defence::SCHEMA, &observe::SCHEMA, &limits::SCHEMA, &service::SCHEMA];
 
 /// A checked configuration with all defaults filled in. Serializes to the file's own shape.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

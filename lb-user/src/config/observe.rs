@@ -44,7 +44,7 @@ const BACKEND_SERIES: Key = Key {
     form: Form::Integer { min: 0, max: 65_536 },
     fallback: Fallback::Value("2000"),
     example: "500",
-    help: "How many backends have series of their own in /metrics, about sixty each. Those beyond are counted together, for each service, as \
+    help: "How many backends have series of their own in /metrics, about 20 each, and 22 more where accept latency is measured. Those beyond are counted together, for each service, as \
            backend `other`, and `weir_folded_backends` says how many they are. `weir status` shows all.",
 };
 

@@ -254,7 +254,10 @@ impl Daemon {
     /// How long there is nothing to do unless something happens.
     fn patience(&self) -> Duration {
         let doubtful = self.survey.look_again_in().map(|after| Instant::now() + after);
-        let next = [Some(self.next_scan), Some(self.next_look), Some(self.guard.next()), Some(self.watcher.next()), self.retry, doubtful].into_iter().flatten().min();
+        let next = [Some(self.next_scan), Some(self.next_look), Some(self.guard.next()), Some(self.watcher.next()), self.retry, doubtful]
+            .into_iter()
+            .flatten()
+            .min();
         next.map_or(LOOK, |next| next.saturating_duration_since(Instant::now()))
     }
 

@@ -343,18 +343,7 @@ fn load_programs(ebpf: &mut Ebpf, pins: &Pins, able: &Able, lacking: &mut Vec<St
     if let Ok(before) = ProgramInfo::from_pin(pins.program("select_socket")) {
         own_selectors.push(before.id());
     }
-    Ok(Programs {
-        ingress,
-        selector,
-        restore,
-        socket_state,
-        socket_facts,
-        socket_queues,
-        kernel_drop,
-        accepted,
-        facts,
-        own_selectors,
-    })
+    Ok(Programs { ingress, selector, restore, socket_state, socket_facts, socket_queues, kernel_drop, accepted, facts, own_selectors })
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &'static str, types: Option<&Btf>, facts: &mut Vec<(String, u32, u32)>) -> Result<OwnedFd, Error> {

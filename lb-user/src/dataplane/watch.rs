@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io::Read as _,
-    os::{fd::{AsFd, OwnedFd}, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
 };
 
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, SkStorage};
@@ -43,9 +46,8 @@ impl Needs {
     /// Finds it all in the kernel's types.
     pub fn of(types: &Types) -> Self {
         let find = |list: &[(&'static str, &str, &[&str])]| {
-            let one = |(global, structure, members): &(&'static str, &str, &[&str])| {
-                Some((*global, types.offset_within(structure, members)?))
-            };
+            let one =
+                |(global, structure, members): &(&'static str, &str, &[&str])| Some((*global, types.offset_within(structure, members)?));
             list.iter().map(one).collect::<Option<Globals>>()
         };
         let common = find(&[

@@ -146,15 +146,10 @@ fn order(plan: &Plan, service: &plan::Service) -> Order {
     plan.orders.get(&service.name).copied().unwrap_or(Order::Auto)
 }
 
-fn of_service(
-    service: &plan::Service,
-    order: Order,
-    maps: &Maps,
-    facts: &Facts,
-    drops: &KernelDrops,
-) -> Result<Service, Error> {
+fn of_service(service: &plan::Service, order: Order, maps: &Maps, facts: &Facts, drops: &KernelDrops) -> Result<Service, Error> {
     let totals = maps.service_totals(service.index)?;
-    let backends: Result<Vec<_>, Error> = service.backends.iter().map(|backend| of_backend(backend, service.protocol, maps, facts, drops)).collect();
+    let backends: Result<Vec<_>, Error> =
+        service.backends.iter().map(|backend| of_backend(backend, service.protocol, maps, facts, drops)).collect();
     let backends = backends?;
     // A service that is not balanced has no backend that its connections could be told by.
     let timed = facts.handshakes && service.protocol == Protocol::Tcp && service.balanced;
@@ -190,13 +185,7 @@ fn of_service(
     })
 }
 
-fn of_backend(
-    backend: &plan::Backend,
-    protocol: Protocol,
-    maps: &Maps,
-    facts: &Facts,
-    drops: &KernelDrops,
-) -> Result<Backend, Error> {
+fn of_backend(backend: &plan::Backend, protocol: Protocol, maps: &Maps, facts: &Facts, drops: &KernelDrops) -> Result<Backend, Error> {
     let measured = facts.watch.accept_latency.as_deref() == Some("measured") && protocol == Protocol::Tcp;
     let totals = maps.backend_totals(backend.slot)?;
     Ok(Backend {

@@ -209,6 +209,15 @@ fn queues(index: u32) -> Queues {
     }
 }
 
+/// Those of a UDP socket.
+pub(crate) fn datagram_queues() -> Queues {
+    Queues {
+        receive_queue: Some(Queue { length: 4096, limit: 212_992 }),
+        overflows: Some(Overflows { receive_queue: 45, ..Overflows::default() }),
+        ..Queues::default()
+    }
+}
+
 /// So many of a millisecond each.
 #[expect(clippy::cast_precision_loss, reason = "a few")]
 fn times(count: u64) -> Histogram {
