@@ -3,16 +3,22 @@
 //! The daemon pins them all under its instance's directory, by these names. Sizes marked "set at load" are the daemon's limits.
 
 use aya_ebpf::{
-    bindings::{BPF_F_CLONE, BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, reuseport_sock_array::ReusePortSockArrayImpl},
+    bindings::{
+        BPF_F_CLONE, BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC,
+        bpf_map_type::{BPF_MAP_TYPE_PERCPU_HASH, BPF_MAP_TYPE_SK_STORAGE},
+    },
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, reuseport_sock_array::ReusePortSockArrayImpl,
+    },
     macros::btf_map,
 };
 use lb_common::{
     Address, FlowKey,
     abi::{
-        BackendCounters, BackendState, DefencePolicy, Event, GroupKey, GroupRecord, KnownFlow, LiveState, MAX_SERVICES, PortBitmap,
-        PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord,
-        Settings, SocketTag, TraceFilter, TraceRecord, TraceState, UdpFlow,
+        BackendCounters, BackendState, BackendTimes, DROP_REASONS as REASONS, DefencePolicy, DropKey, Event, GroupKey, GroupRecord,
+        KnownFlow, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch,
+        SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord, ServiceTimes, Settings, SocketTag, TraceFilter, TraceRecord,
+        TraceState, UdpFlow,
     },
     flood::{FloodState, FloodWindow},
     limiter::Bucket,
@@ -125,6 +131,52 @@ pub static SOCKET_TAGS: SocketTags = SocketTags::new();
 /// Listeners that began and ended, for the daemon. Full only while the daemon is away: its full scan makes up for what is lost.
 #[btf_map]
 pub static EVENTS: RingBuf<Event, { 64 * 1024 }> = RingBuf::new();
+
+/// A listening socket of a service -> 1: what the iterator over queues visits. Unlike the tag it is not copied to connections. The daemon
+/// writes it, and it goes with its socket.
+#[btf_map]
+pub static WATCHED: SkStorage<u32> = SkStorage::new();
+
+/// Slot -> how long its connections waited to be accepted, and its service, which the daemon writes when a socket gets the slot. Sized
+/// like BACKEND_COUNTERS.
+#[btf_map]
+pub static BACKEND_TIMES: Array<BackendTimes, 8_192> = Array::new();
+
+/// Service -> how long its handshakes took. Sized like SERVICE_COUNTERS.
+#[btf_map]
+pub static SERVICE_TIMES: Array<ServiceTimes, 1_025> = Array::new();
+
+/// The kernel's reason for a drop -> whether it is counted. Written by the daemon at load, from the names that the kernel has for them.
+#[btf_map]
+pub static DROP_REASONS: Array<u32, { REASONS as usize }> = Array::new();
+
+/// (service, backend, reason) -> packets that the kernel dropped, per CPU. A row is made by the first such drop: there can be no more
+/// than reasons for each service and backend, and what finds the table full is counted in DROPS_FOLDED.
+#[btf_map]
+pub static KERNEL_DROPS: KernelDrops = KernelDrops::new();
+
+/// 0 -> drops that have no row, per CPU.
+#[btf_map]
+pub static DROPS_FOLDED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// A BTF map definition: aya-ebpf has none of hash maps per CPU.
+#[repr(C)]
+pub struct KernelDrops {
+    r#type: *const [i32; BPF_MAP_TYPE_PERCPU_HASH as usize],
+    key: *const DropKey,
+    value: *const u64,
+    max_entries: *const [i32; 8_192],
+}
+
+// SAFETY: the pointers carry types for the loader and are never followed.
+unsafe impl Sync for KernelDrops {}
+
+impl KernelDrops {
+    const fn new() -> Self {
+        let null = core::ptr::null::<u8>();
+        Self { r#type: null.cast(), key: null.cast(), value: null.cast(), max_entries: null.cast() }
+    }
+}
 
 /// A BTF map definition, like aya-ebpf's own: its `SkStorage` has no flag for copying to connections.
 #[repr(C)]

@@ -15,6 +15,7 @@ mod settings;
 mod table;
 mod times;
 mod trace;
+mod watch;
 
 pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
 pub use case::{Case, Offered, Scratch, Segment};
@@ -29,6 +30,7 @@ pub use settings::{Settings, UdpFlow};
 pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
 pub use times::{TIME_BOUNDS, Times, time_bounds, time_bucket};
 pub use trace::{TRACE_BYTES, TraceFilter, TraceRecord, TraceState, client as traced_client};
+pub use watch::{BackendTimes, DROP_REASONS, DropKey, ServiceTimes, SocketQueues};
 
 /// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
 /// of its own and moves the data plane over.
@@ -84,6 +86,11 @@ mod tests {
         check::<TraceState>(32, 8);
         check::<Event>(16, 8);
         check::<SocketFacts>(24, 8);
+        check::<SocketQueues>(40, 8);
+        check::<Times>(168, 8);
+        check::<BackendTimes>(176, 8);
+        check::<ServiceTimes>(176, 8);
+        check::<DropKey>(16, 4);
         check::<RequestAttributes>(20, 4);
         check::<RestoreRequest>(40, 4);
         check::<RestoreCounters>(40, 8);

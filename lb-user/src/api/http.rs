@@ -9,10 +9,11 @@
 //! | `/api/v1/status` | the [`Snapshot`] as JSON: the same as `weir status --json`                                       |
 //!
 //! What a client can hold is bounded: one request a connection, [`CONNECTION_TIME`] for all of it, [`HEAD_SIZE`] for its head, and
-//! [`CONNECTIONS`] at a time (those beyond wait in the listener's queue). One snapshot is made at a time, and made into text on a
+//! [`CONNECTIONS`] at a time: for one more the oldest is let go, so that clients which never end their request, or never read the answer,
+//! keep nobody out. One snapshot is made at a time, and made into text on a
 //! thread of its own, so that the daemon's loop goes on meanwhile.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -29,7 +30,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::{JoinError, JoinSet, spawn_blocking},
+    task::{AbortHandle, JoinError, JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 use tracing::debug;
@@ -57,17 +58,25 @@ pub async fn serve(listener: TcpListener, daemon: DaemonHandle, shutdown: impl F
     let service = TowerToHyperService::new(router(daemon));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
+    // In the order they came.
+    let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
     let accepting = async {
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    oldest.retain(|connection| !connection.is_finished());
+                    if places.available_permits() == 0
+                        && let Some(oldest) = oldest.pop_front()
+                    {
+                        oldest.abort();
+                    }
+                    let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                     let service = service.clone();
-                    connections.spawn(async move {
+                    oldest.push_back(connections.spawn(async move {
                         serve_one(stream, service).await;
                         drop(place);
-                    });
+                    }));
                 }
                 // The client left before it was accepted; the next may be well.
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}

@@ -6,12 +6,12 @@ use super::run::state_file;
 use crate::{
     cli::GlobalArgs,
     daemon,
-    dataplane::{Dataplane, Maps, Pins},
+    dataplane::{self, Dataplane, Maps, Pins, ReasonNames},
     exit::{Exit, Failure, fail},
     listeners::helper::Helper,
     observe::{
         reader::{self, Facts},
-        snapshot::{Interface, Snapshot},
+        snapshot::{Interface, Snapshot, Watch},
     },
     plan::{self, Plan},
 };
@@ -36,7 +36,17 @@ pub fn snapshot(global: &GlobalArgs) -> Result<Snapshot, Failure> {
         Interface { name: name.unwrap_or_else(|| format!("if{index}")), index, mode: "unknown".to_owned() }
     });
     let shares = plan.services.iter().flat_map(|service| reader::shares(service, &plan::table(service))).collect();
-    let facts = Facts { instance: global.instance.clone(), interfaces: interfaces.collect(), shares, ..Facts::default() };
+    let kernel_drops = pins.link("kernel_drop").exists();
+    let accept_latency = pins.link("accepted").exists().then(|| "measured".to_owned());
+    let facts = Facts {
+        instance: global.instance.clone(),
+        interfaces: interfaces.collect(),
+        shares,
+        watch: Watch { kernel_drops, accept_latency, ..Watch::default() },
+        handshakes: pins.link("socket_state").exists(),
+        drop_reasons: if kernel_drops { dataplane::drop_reason_names() } else { ReasonNames::default() },
+        ..Facts::default()
+    };
     reader::snapshot(&plan, &maps, facts).map_err(daemon::failure)
 }
 

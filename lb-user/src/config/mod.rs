@@ -11,6 +11,7 @@ mod discovery;
 mod duration;
 mod fault;
 mod limits;
+mod observe;
 mod prefix;
 mod prime;
 mod reader;
@@ -32,6 +33,7 @@ pub use defence::{Defence, SchemeChoice, Stance};
 pub use discovery::Discovery;
 pub use fault::{ConfigError, Fault, Faults};
 pub use limits::Limits;
+pub use observe::Observe;
 pub use prefix::Prefix;
 pub use reference::{example, reference};
 pub use service::{Protocol, Quic, Service};
@@ -41,7 +43,7 @@ use reader::Report;
 use schema::{Schema, closest};
 
 /// All sections, in the order of the reference.
-const SECTIONS: [&Schema; 5] = [&daemon::SCHEMA, &discovery::SCHEMA, &defence::SCHEMA, &limits::SCHEMA, &service::SCHEMA];
+const SECTIONS: [&Schema; 6] = [&daemon::SCHEMA, &discovery::SCHEMA, &defence::SCHEMA, &observe::SCHEMA, &limits::SCHEMA, &service::SCHEMA];
 
 /// A checked configuration with all defaults filled in. Serializes to the file's own shape.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -52,6 +54,8 @@ pub struct Config {
     pub discovery: Discovery,
     /// What counts as a flood, and what is done while there is one.
     pub defence: Defence,
+    /// What is watched beside packets, and how often.
+    pub observe: Observe,
     /// The sizes of the kernel's maps.
     pub limits: Limits,
     /// The services named, in the order of the file.
@@ -96,12 +100,13 @@ impl Config {
             daemon: &'a Daemon,
             discovery: &'a Discovery,
             defence: &'a Defence,
+            observe: &'a Observe,
             limits: &'a Limits,
             #[serde(skip_serializing_if = "<[Service]>::is_empty")]
             service: &'a [Service],
         }
-        let Self { daemon, discovery, defence, limits, services } = self;
-        toml::to_string(&File { daemon, discovery, defence, limits, service: services })
+        let Self { daemon, discovery, defence, observe, limits, services } = self;
+        toml::to_string(&File { daemon, discovery, defence, observe, limits, service: services })
     }
 
     fn read(report: &mut Report<'_>, root: &DeTable<'_>) -> Self {
@@ -118,6 +123,7 @@ impl Config {
             daemon: Daemon::read(report, root.get(daemon::SCHEMA.name)),
             discovery: Discovery::read(report, root.get(discovery::SCHEMA.name), names_services),
             defence: Defence::read(report, root.get(defence::SCHEMA.name)),
+            observe: Observe::read(report, root.get(observe::SCHEMA.name)),
             limits,
             services,
         }

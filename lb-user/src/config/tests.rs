@@ -35,7 +35,12 @@ fn faults_of_the_file_as_a_whole() {
     check("[daemon]\nmode = \"auto\n\n[limits]\nservices = 0\n", 2, "", &["what follows was not looked at"]);
     check("[deamon]\n", 1, "deamon", &["weir.toml:1:2: ", "did you mean [daemon]?"]);
     check("[[services]]\n", 1, "services", &["did you mean [[service]]?"]);
-    check("[tls]\ncert = 1\n", 1, "tls", &["one of the sections [daemon], [discovery], [defence], [limits], [[service]]", "remove it"]);
+    check(
+        "[tls]\ncert = 1\n",
+        1,
+        "tls",
+        &["one of the sections [daemon], [discovery], [defence], [observe], [limits], [[service]]", "remove it"],
+    );
     check("interfaces = [\"eth0\"]\n", 1, "interfaces", &["is a key of [daemon]"]);
     check("daemon = 1\n", 1, "daemon", &["found 1, expected a table", "[daemon]"]);
     check("[[limits]]\nservices = 1\n", 1, "limits", &["expected a table", "[limits]"]);
@@ -304,12 +309,13 @@ fn config() -> impl Strategy<Value = Config> {
     );
     let services = (0..8usize).prop_flat_map(|n| (0..n).map(service).collect::<Vec<_>>());
     let discovery = (any::<bool>(), any::<bool>()).prop_map(|(tcp, udp)| Discovery { tcp, udp });
-    (daemon, discovery, defence::of_all(), limits, services).prop_map(|(daemon, discovery, defence, limits, services)| Config {
-        daemon,
-        discovery,
-        defence,
-        limits,
-        services,
+    let observe = (100..=60_000u64, any::<bool>(), 0..=65_536u32).prop_map(|(interval, kernel_drops, backend_series)| Observe {
+        interval: Duration::from_millis(interval),
+        kernel_drops,
+        backend_series,
+    });
+    (daemon, discovery, defence::of_all(), observe, limits, services).prop_map(|(daemon, discovery, defence, observe, limits, services)| {
+        Config { daemon, discovery, defence, observe, limits, services }
     })
 }
 

@@ -118,7 +118,7 @@ impl Daemon {
             self.unfilled.push(socket);
             return Ok(());
         };
-        match self.dataplane.fill(socket.slot, socket.generation, socket.cookie, &fd) {
+        match self.dataplane.fill(socket.service, socket.slot, socket.generation, socket.cookie, &fd) {
             // The socket is in another array or another slot: the array of an instance that was taken down a moment ago, or another
             // program's. EINVAL: it has stopped listening.
             Err(Error::Call { what, source }) if matches!(source.raw_os_error(), Some(libc::EBUSY | libc::EINVAL)) => {

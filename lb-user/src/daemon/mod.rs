@@ -10,6 +10,7 @@ mod order;
 mod status;
 mod story;
 mod survey;
+mod watch;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -108,6 +109,8 @@ pub struct Daemon {
     overrides: order::Overrides,
     /// The daemon's part of the SYN defence.
     guard: guard::Guard,
+    /// What waits at the sockets of services.
+    watcher: watch::Watcher,
     /// Sockets that could not be put into their slots yet.
     unfilled: Vec<SlotFill>,
     /// Groups that could not be given the selector yet.
@@ -153,6 +156,7 @@ impl Daemon {
             drains: status::drains(&state_file),
             overrides: status::orders(&state_file),
             guard: guard::Guard::new(dataplane.maps.defence.live().map_err(failure)?, dataplane.maps.defence.told().map_err(failure)?),
+            watcher: watch::Watcher::new(),
             args,
             config,
             instance,
@@ -191,6 +195,7 @@ impl Daemon {
             Ok(()) => self.events = self.dataplane.has_events(),
             Err(error) => tracing::warn!("{:#}; listeners are noticed by scan alone", anyhow::Error::from(error)),
         }
+        self.attach_watchers();
         self.attached = self.interfaces()?;
         self.scan();
         self.prune().map_err(failure)?;
@@ -249,13 +254,17 @@ impl Daemon {
     /// How long there is nothing to do unless something happens.
     fn patience(&self) -> Duration {
         let doubtful = self.survey.look_again_in().map(|after| Instant::now() + after);
-        let next = [Some(self.next_scan), Some(self.next_look), Some(self.guard.next()), self.retry, doubtful].into_iter().flatten().min();
+        let next = [Some(self.next_scan), Some(self.next_look), Some(self.guard.next()), Some(self.watcher.next()), self.retry, doubtful]
+            .into_iter()
+            .flatten()
+            .min();
         next.map_or(LOOK, |next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Does what is due by the clock.
     fn keep_up(&mut self) {
         self.guard();
+        self.watch();
         let now = Instant::now();
         if now >= self.next_scan {
             self.scan();
@@ -295,6 +304,9 @@ impl Daemon {
         }
         self.replan();
         self.udp_flows = self.dataplane.maps.udp_flow_count();
+        if let Err(error) = self.prune_drops() {
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
         let took = began.elapsed();
         self.last_scan = Some(took);
         // Without events the scan is all there is. With them it repairs what is rare, and is the rarer the more it costs.
@@ -372,6 +384,7 @@ impl Daemon {
             status::write(&self.state_file, &next);
         }
         self.plan = next;
+        self.watch_listeners();
         self.defend();
     }
 
@@ -458,6 +471,10 @@ impl Daemon {
                 self.attached = attached;
             }
             return Err(failure);
+        }
+        if self.config.observe != before.observe {
+            self.attach_watchers();
+            self.watcher = watch::Watcher::new();
         }
         self.guard.check_soon();
         self.scan();

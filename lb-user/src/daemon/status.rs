@@ -42,7 +42,11 @@ impl Daemon {
                 .map(|(name, id, instructions)| Program { name: name.clone(), id: *id, verified_instructions: *instructions })
                 .collect(),
             maps: self.fills(),
-            queues: self.survey.queues(),
+            queues: self.queues(),
+            watch: self.how_watched(),
+            handshakes: self.dataplane.has_events() && self.dataplane.watching.handshakes,
+            drop_reasons: self.dataplane.drop_reasons.clone(),
+            tcp_counters: super::watch::tcp_counters(),
             shares: self.shares.clone(),
         };
         let mut snapshot = snapshot(&self.plan, &self.dataplane.maps, facts)?;

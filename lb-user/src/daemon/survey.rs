@@ -217,6 +217,11 @@ impl Survey {
         })
     }
 
+    /// Takes a descriptor of a socket from one of the holders that are known.
+    pub fn take_known(&self, inode: u32, cookie: u64) -> Option<OwnedFd> {
+        self.take(inode, cookie, &self.known.get(&cookie)?.holders)
+    }
+
     fn is_reuseport(&self, cookie: u64) -> bool {
         self.known.get(&cookie).is_some_and(|known| known.reuseport == Some(true))
     }

@@ -111,6 +111,7 @@ impl Maps {
         let zeros = self.service_counters.get(&service, 0).map(|values| values.iter().map(|_| Plain(none)).collect());
         let zeros: Vec<_> = zeros.map_err(Error::map("SERVICE_COUNTERS"))?;
         let values = zeros.try_into().map_err(Error::call("count the CPUs"))?;
-        self.service_counters.set(service, values, 0).map_err(Error::map("SERVICE_COUNTERS"))
+        self.service_counters.set(service, values, 0).map_err(Error::map("SERVICE_COUNTERS"))?;
+        self.watch.clear_service(service)
     }
 }

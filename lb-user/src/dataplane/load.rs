@@ -25,6 +25,7 @@ use super::{
     maps::{Maps, NAMES},
     pins::Pins,
     sys,
+    watch::{ACCEPTS_UNSEEN, DROPS_UNSEEN, Needs, QUEUES_UNSEEN, ReasonNames, Watching, reason_names},
 };
 use crate::config::Limits;
 
@@ -49,6 +50,12 @@ pub struct Programs {
     pub(super) socket_state: Option<OwnedFd>,
     /// The iterator, if the kernel takes it.
     pub(super) socket_facts: Option<OwnedFd>,
+    /// The iterator over queues, if the kernel takes it.
+    pub(super) socket_queues: Option<OwnedFd>,
+    /// The tracepoint program at the kernel's drops, if the kernel takes it.
+    pub(super) kernel_drop: Option<OwnedFd>,
+    /// The program at the exit of accept, if the kernel takes it.
+    pub(super) accepted: Option<OwnedFd>,
     /// Their names, IDs and the number of instructions that the verifier looked at.
     pub facts: Vec<(String, u32, u32)>,
     /// The IDs of selectors that are Weir's: this one and the one that it replaces.
@@ -65,6 +72,10 @@ pub struct Dataplane {
     pub programs: Programs,
     /// What the kernel lacks, a sentence each with its effect.
     pub lacking: Vec<String>,
+    /// Which of the programs that watch are attached.
+    pub watching: Watching,
+    /// The kernel's names for the reasons of drops, by number.
+    pub drop_reasons: ReasonNames,
     /// Interfaces that the tc program could not be attached to.
     pub(super) without_restore: BTreeSet<u32>,
     /// Whether nothing was pinned before: then a start that fails leaves nothing.
@@ -98,17 +109,23 @@ impl Dataplane {
         let types = types.as_ref().map_err(String::as_str);
         let offsets = offsets(types).map_err(|error| lack(&mut lacking, &error, OTHERS_UNNOTICED)).unwrap_or_default();
         let image = Image::with_kernel_functions(OBJECT, types).map_err(|error| lack(&mut lacking, &error, KERNEL_COOKIES)).ok();
-        let mut ebpf = load_object(image.as_ref().map_or(OBJECT, Image::bytes), &pins, options, &offsets)?;
+        let needs = types.map(Needs::of).unwrap_or_default();
+        let drop_reasons = types.map(reason_names).unwrap_or_default();
+        let globals: Vec<(&str, u32)> = offsets.iter().copied().chain(needs.globals()).collect();
+        let mut ebpf = load_object(image.as_ref().map_or(OBJECT, Image::bytes), &pins, options, &globals)?;
         let mut maps = Maps::pinned(&pins, ABI_VERSION)?;
         settle(&mut maps, &pins, options, &old_versions)?;
-        let able = Able { offsets: !offsets.is_empty(), kernel_functions: image.is_some() };
-        let programs = load_programs(&mut ebpf, &pins, able, &mut lacking)?;
+        maps.watch.set_reasons(&drop_reasons)?;
+        let handshakes = needs.common.is_some();
+        let watching = Watching { handshakes, drops_by_backend: needs.drops_have_socket(), ..Watching::default() };
+        let able = Able { offsets: !offsets.is_empty(), kernel_functions: image.is_some(), needs };
+        let programs = load_programs(&mut ebpf, &pins, &able, &mut lacking)?;
         let events = MapData::from_pin(pins.map("EVENTS")).and_then(Map::from_map_data).and_then(RingBuf::try_from);
         let events = events.map_err(Error::map("EVENTS"))?;
         let log =
             log_level().and_then(|_| EbpfLogger::init(&mut ebpf).map_err(|error| tracing::debug!("no log of the programs: {error}")).ok());
         let without_restore = BTreeSet::new();
-        Ok(Self { pins, maps, programs, lacking, without_restore, is_new, old_versions, events: Some(events), log })
+        Ok(Self { pins, maps, programs, lacking, watching, drop_reasons, without_restore, is_new, old_versions, events: Some(events), log })
     }
 
     /// The listener events; the first caller gets them, inside a tokio runtime.
@@ -176,10 +193,11 @@ fn load_object(object: &[u8], pins: &Pins, options: &Options, offsets: &[(&'stat
         loader.map_pin_path(name, path.as_path());
     }
     let limits = &options.limits;
-    for name in ["SERVICE_COUNTERS", "DEFENCE", "FLOODS", "FLOOD_WINDOWS"] {
+    for name in ["SERVICE_COUNTERS", "SERVICE_TIMES", "DEFENCE", "FLOODS", "FLOOD_WINDOWS"] {
         loader.map_max_entries(name, limits.services + 1);
     }
     loader.map_max_entries("BACKEND_COUNTERS", limits.backends);
+    loader.map_max_entries("BACKEND_TIMES", limits.backends);
     loader.map_max_entries("UDP_FLOWS", limits.udp_flows);
     loader.map_max_entries("KNOWN_FLOWS", limits.known_flows);
     loader.map_max_entries("PREFIX_BUCKETS", limits.prefix_buckets);
@@ -276,16 +294,19 @@ pub fn monotonic_time() -> u64 {
 }
 
 /// What the object has been given of what only the running kernel knows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Able {
     /// Where it keeps what the iterator reads.
     offsets: bool,
     /// Which functions of its own the tc program calls.
     kernel_functions: bool,
+    /// Where it keeps what the programs read that watch.
+    needs: Needs,
 }
 
-fn load_programs(ebpf: &mut Ebpf, pins: &Pins, able: Able, lacking: &mut Vec<String>) -> Result<Programs, Error> {
+fn load_programs(ebpf: &mut Ebpf, pins: &Pins, able: &Able, lacking: &mut Vec<String>) -> Result<Programs, Error> {
     let mut facts = Vec::new();
+    let mut unknown = Vec::new();
     let ingress = load_program(ebpf, "ingress", None, &mut facts)?;
     let selector = load_program(ebpf, "select_socket", None, &mut facts)?;
     let types = Btf::from_sys_fs();
@@ -299,28 +320,51 @@ fn load_programs(ebpf: &mut Ebpf, pins: &Pins, able: Able, lacking: &mut Vec<Str
         }
     };
     let socket_state = optional("socket_state", "listeners are noticed by scan alone, and connections are not counted");
+    let Needs { common, queues, drops, accept } = &able.needs;
+    let known = |needs: &Option<_>| needs.is_some() && common.is_some() && able.offsets;
+    let mut watcher = |name, needs: &Option<_>, effect: &'static str| {
+        if known(needs) {
+            return optional(name, effect);
+        }
+        unknown.push(effect);
+        None
+    };
+    let socket_queues = watcher("socket_queues", queues, QUEUES_UNSEEN);
+    let kernel_drop = watcher("kernel_drop", drops, DROPS_UNSEEN);
+    let accepted = watcher("accepted", accept, ACCEPTS_UNSEEN);
     // The call in it is of no helper that any kernel has.
     let restore = able.kernel_functions.then(|| optional("restore_request", KERNEL_COOKIES)).flatten();
     // Without the offsets it would read whatever lies elsewhere, and take it for facts.
     let socket_facts = able.offsets.then(|| optional("socket_facts", OTHERS_UNNOTICED)).flatten();
+    for effect in unknown {
+        lack(lacking, &"the kernel's structures are not as expected", effect);
+    }
     let mut own_selectors: Vec<u32> = facts.iter().filter(|(name, ..)| name == "select_socket").map(|(_, id, _)| *id).collect();
     if let Ok(before) = ProgramInfo::from_pin(pins.program("select_socket")) {
         own_selectors.push(before.id());
     }
-    Ok(Programs { ingress, selector, restore, socket_state, socket_facts, facts, own_selectors })
+    Ok(Programs { ingress, selector, restore, socket_state, socket_facts, socket_queues, kernel_drop, accepted, facts, own_selectors })
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &'static str, types: Option<&Btf>, facts: &mut Vec<(String, u32, u32)>) -> Result<OwnedFd, Error> {
     let missing = || Error::call(format!("find the program `{name}` in the object"))(std::io::ErrorKind::NotFound.into());
     let types = || types.ok_or_else(|| Error::call("read the kernel's type information")(std::io::ErrorKind::NotFound.into()));
+    let target = match name {
+        "socket_state" => "inet_sock_set_state",
+        "kernel_drop" => "kfree_skb",
+        "accepted" => "inet_csk_accept",
+        "socket_queues" => "bpf_sk_storage_map",
+        _ => "task_file",
+    };
     let program = ebpf.program_mut(name).ok_or_else(missing)?;
     let fail = Error::program(name);
     match program {
         Program::Xdp(program) => program.load().map_err(fail)?,
         Program::SkReuseport(program) => program.load().map_err(fail)?,
         Program::SchedClassifier(program) => program.load().map_err(fail)?,
-        Program::BtfTracePoint(program) => program.load("inet_sock_set_state", types()?).map_err(fail)?,
-        Program::Iter(program) => program.load("task_file", types()?).map_err(fail)?,
+        Program::BtfTracePoint(program) => program.load(target, types()?).map_err(fail)?,
+        Program::FExit(program) => program.load(target, types()?).map_err(fail)?,
+        Program::Iter(program) => program.load(target, types()?).map_err(fail)?,
         _ => return Err(missing()),
     }
     let info = program.info().map_err(Error::program(name))?;

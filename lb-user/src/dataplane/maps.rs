@@ -16,7 +16,7 @@ use lb_common::{
 };
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
-use super::{Error, SOCKETS, defence::DefenceMaps, pins::Pins, sys};
+use super::{Error, SOCKETS, defence::DefenceMaps, pins::Pins, sys, watch::WatchMaps};
 
 /// A value of `lb_common::abi` as aya wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +54,12 @@ pub struct Maps {
     service_capacity: u64,
     /// Those of the SYN defence.
     pub defence: DefenceMaps,
+    /// Those of what is watched.
+    pub watch: WatchMaps,
 }
 
 /// The names of the maps that are pinned: all of them.
-pub(super) const NAMES: [&str; 28] = [
+pub(super) const NAMES: [&str; 34] = [
     "SETTINGS",
     "PORTS",
     "SERVICES",
@@ -86,6 +88,12 @@ pub(super) const NAMES: [&str; 28] = [
     "TRACE",
     "TRACE_STATE",
     "TRACED",
+    "WATCHED",
+    "BACKEND_TIMES",
+    "SERVICE_TIMES",
+    "DROP_REASONS",
+    "KERNEL_DROPS",
+    "DROPS_FOLDED",
 ];
 
 impl Maps {
@@ -108,6 +116,7 @@ impl Maps {
             udp_flows: open(at("UDP_FLOWS"))?,
             socket_tags: open(at("SOCKET_TAGS"))?,
             defence: DefenceMaps::pinned(at)?,
+            watch: WatchMaps::pinned(at)?,
             service_capacity: open_data(at("SERVICES"))?.info().map_err(Error::map("SERVICES"))?.max_entries().into(),
         })
     }
@@ -257,7 +266,7 @@ fn make_table(elements: &[u32]) -> Result<MapData, Error> {
 /// Where a map is: the instance's pins, the version, the name.
 pub(super) type At<'a> = (&'a Pins, u32, &'static str);
 
-fn open_data((pins, version, name): At<'_>) -> Result<MapData, Error> {
+pub(super) fn open_data((pins, version, name): At<'_>) -> Result<MapData, Error> {
     MapData::from_pin(pins.map_of(version, name)).map_err(Error::map(name))
 }
 

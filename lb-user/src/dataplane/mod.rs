@@ -18,6 +18,7 @@ mod sockets;
 mod survival;
 mod sys;
 mod trace;
+mod watch;
 mod window;
 
 pub use attach::Attached;
@@ -30,6 +31,7 @@ pub use pins::{Pins, SOCKETS};
 pub use survival::{Survival, Survivals};
 pub use sys::XdpMode;
 pub use trace::Trace;
+pub use watch::{ReasonNames, WatchMaps, Watching, drop_reason_names};
 pub use window::{WindowFacts, probe_window};
 
 /// The object with all programs and maps, as the build script made it; empty if there was no toolchain to build it with.

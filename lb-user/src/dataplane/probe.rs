@@ -33,8 +33,12 @@ pub enum Feature {
     SocketStateTracepoint,
     /// An iterator over the files of processes (5.8).
     FileIterator,
-    /// A program at the entry of a kernel function (5.5).
-    Fentry,
+    /// An iterator over the sockets that carry a value (5.9).
+    SocketIterator,
+    /// A program on the tracepoint at which packets are dropped, with the reason (5.17).
+    DropTracepoint,
+    /// A program at the exit of the kernel's function that accepts a connection (5.5).
+    AcceptExit,
     /// `bpf_tcp_gen_syncookie` in XDP (5.3).
     GenSyncookie,
     /// `bpf_tcp_raw_gen_syncookie_ipv4` and `_ipv6` in XDP (6.0).
@@ -47,7 +51,7 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature, those first that Weir cannot do without.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::XdpFragments,
         Self::SelectOrMigrate,
         Self::ReuseportArray,
@@ -56,7 +60,9 @@ impl Feature {
         Self::RingBuffer,
         Self::SocketStateTracepoint,
         Self::FileIterator,
-        Self::Fentry,
+        Self::SocketIterator,
+        Self::DropTracepoint,
+        Self::AcceptExit,
         Self::GenSyncookie,
         Self::RawGenSyncookie,
         Self::RawCheckSyncookie,
@@ -94,7 +100,12 @@ pub fn probe(feature: Feature, types: Option<&Types>) -> Support {
             on_type("btf_trace_inet_sock_set_state", Kind::Typedef, AttachType::RawTracepoint).unwrap_or_else(missing)
         }
         Feature::FileIterator => on_type("bpf_iter_task_file", Kind::Function, AttachType::Iterator).unwrap_or_else(missing),
-        Feature::Fentry => on_type("inet_csk_listen_start", Kind::Function, AttachType::FunctionEntry).unwrap_or_else(missing),
+        Feature::SocketIterator => on_type("bpf_iter_bpf_sk_storage_map", Kind::Function, AttachType::Iterator).unwrap_or_else(missing),
+        Feature::DropTracepoint if types.and_then(|types| types.arguments_of_tracepoint("kfree_skb")).is_none_or(|count| count < 3) => {
+            Support::No
+        }
+        Feature::DropTracepoint => on_type("btf_trace_kfree_skb", Kind::Typedef, AttachType::RawTracepoint).unwrap_or_else(missing),
+        Feature::AcceptExit => on_type("inet_csk_accept", Kind::Function, AttachType::FunctionExit).unwrap_or_else(missing),
         Feature::GenSyncookie => helpers(&[BpfHelper::BPF_FUNC_tcp_gen_syncookie]),
         Feature::RawGenSyncookie => {
             helpers(&[BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv4, BpfHelper::BPF_FUNC_tcp_raw_gen_syncookie_ipv6])

@@ -27,11 +27,16 @@ impl Dataplane {
     }
 
     /// Puts a socket into its slot, unless it is there already. The slot's state has been written before.
-    pub fn fill(&mut self, slot: u32, generation: u32, cookie: u64, socket: impl AsFd) -> Result<(), Error> {
+    pub fn fill(&mut self, service: u32, slot: u32, generation: u32, cookie: u64, socket: impl AsFd) -> Result<(), Error> {
         let present = self.cookie(slot)? == Some(cookie);
         if !present {
             self.maps.clear_backend(slot)?;
         }
+        // Of another service: what stands there is not of this socket. (A daemon before this one may have known nothing of times.)
+        if !present || self.maps.watch.backend_times(slot)?.service != service {
+            self.maps.watch.clear_backend(slot, service)?;
+        }
+        self.maps.watch.watch(&socket)?;
         let tag = Plain(SocketTag { slot, generation });
         self.maps.socket_tags.insert(&socket.as_fd(), tag, 0).map_err(Error::map("SOCKET_TAGS"))?;
         if present {

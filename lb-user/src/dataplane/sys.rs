@@ -318,7 +318,7 @@ struct RawTracepointAttributes {
     padding: u32,
 }
 
-/// Attaches a BTF tracepoint program to the tracepoint that it was loaded for.
+/// Attaches a program to the tracepoint, or the exit of a function, that it was loaded for.
 pub fn link_tracepoint(program: impl AsFd) -> io::Result<OwnedFd> {
     bpf(Command::RawTracepointOpen, &RawTracepointAttributes { name: 0, program: number(program), padding: 0 }).map(descriptor)
 }
@@ -334,14 +334,25 @@ struct IterateTask {
 
 /// Runs an iterator over the files of one process and returns what it wrote as a file to read.
 pub fn iterate_files(program: impl AsFd, pid: u32) -> io::Result<File> {
-    let task = IterateTask { tid: 0, pid, pid_fd: 0 };
+    iterate(program, &IterateTask { tid: 0, pid, pid_fd: 0 })
+}
+
+/// Runs an iterator over the sockets that have a value in a map and returns what it wrote as a file to read.
+pub fn iterate_storage(program: impl AsFd, map: impl AsFd) -> io::Result<File> {
+    // `union bpf_iter_link_info` with the map's descriptor.
+    let target = number(map);
+    iterate(program, &target)
+}
+
+/// Runs an iterator over what the target says.
+fn iterate<T: IntoBytes + Immutable>(program: impl AsFd, target: &T) -> io::Result<File> {
     let attributes = LinkCreateAttributes {
         program: number(program),
         target: 0,
         attach_type: AttachType::TraceIter as u32,
         flags: 0,
-        iter_info: address(&raw const task),
-        iter_info_len: u32::try_from(size_of::<IterateTask>()).map_err(io::Error::other)?,
+        iter_info: address(std::ptr::from_ref(target)),
+        iter_info_len: u32::try_from(size_of::<T>()).map_err(io::Error::other)?,
         padding: 0,
     };
     let link = bpf(Command::LinkCreate, &attributes).map(descriptor)?;

@@ -173,12 +173,18 @@ pub fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
 /// that (TCPReqQFullDoCookies and TCPReqQFullDrop). None if the kernel does not say.
 #[must_use]
 pub fn syn_queue_overflows() -> Option<u64> {
+    let counters = tcp_counters()?;
+    let overflows = counters.iter().filter(|(name, _)| matches!(name.as_str(), "TCPReqQFullDoCookies" | "TCPReqQFullDrop"));
+    Some(overflows.map(|(_, value)| value).sum())
+}
+
+/// What TCP counts beyond the standard (`TcpExt`), by the kernel's names, in the network namespace of the calling thread.
+pub fn tcp_counters() -> Option<Vec<(String, u64)>> {
     let text = fs::read_to_string("/proc/thread-self/net/netstat").ok()?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
     let (names, values) = (lines.next()?, lines.next()?);
     let counters = names.split(' ').zip(values.split(' '));
-    let overflows = counters.filter(|(name, _)| matches!(*name, "TCPReqQFullDoCookies" | "TCPReqQFullDrop"));
-    Some(overflows.filter_map(|(_, value)| value.parse::<u64>().ok()).sum())
+    Some(counters.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
 }
 
 #[cfg(test)]

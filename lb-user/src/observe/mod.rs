@@ -1,6 +1,7 @@
 //! What is shown: readers make one [`snapshot::Snapshot`], and the metrics, the JSON and the terminal all render that.
 
 pub mod prometheus;
+pub mod queues;
 pub mod reader;
 pub mod snapshot;
 mod table;

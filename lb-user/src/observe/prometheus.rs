@@ -9,14 +9,11 @@
 
 use std::collections::BTreeMap;
 
+use family::{Kind, Page};
 use lb_common::{
     Reason,
     abi::{Cause, Restored, SelectionMiss},
     flood::Mode,
-};
-use prometheus::{
-    TextEncoder,
-    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
 };
 
 use super::snapshot::{Backend, Daemon, ReasonCount, Service, ServiceDefence, Snapshot};
@@ -27,14 +24,24 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The whole of /metrics. Fails only if a family has no name, which none has.
 pub fn render(snapshot: &Snapshot) -> Result<String, prometheus::Error> {
-    let mut page = Page { text: String::new(), encoder: TextEncoder::new() };
+    let mut page = Page::new();
+    let folded = fold::fold(snapshot);
+    let services = folded.services.as_ref();
     if let Some(daemon) = &snapshot.daemon {
         of_the_daemon(&mut page, snapshot, daemon)?;
     }
     of_the_data_plane(&mut page, snapshot)?;
     of_the_defence(&mut page, snapshot)?;
     of_the_services(&mut page, &snapshot.services)?;
-    of_the_backends(&mut page, &snapshot.services)?;
+    of_the_backends(&mut page, services)?;
+    queues::write(&mut page, services)?;
+    kernel::write(&mut page, snapshot, services)?;
+    page.gauge(
+        "weir_folded_backends",
+        "How many backends have no series of their own, because `observe.backend_series` is reached: they are in backend=\"other\" of their \
+         service. Raise the limit if you want to see them; `weir status` shows all.",
+        folded.backends,
+    )?;
     Ok(page.text)
 }
 
@@ -229,6 +236,9 @@ fn of_the_backends(page: &mut Page, services: &[Service]) -> Result<(), promethe
         Kind::Gauge,
         |out| {
             each_backend(services, |service, number, backend| {
+                if fold::is_fold(backend) {
+                    return;
+                }
                 let inode = backend.inode.to_string();
                 let server = backend.servers.first();
                 let pid = server.map(|server| server.pid.to_string()).unwrap_or_default();
@@ -245,7 +255,7 @@ fn of_the_backends(page: &mut Page, services: &[Service]) -> Result<(), promethe
             for service in services {
                 let causes: Vec<Cause> = Cause::ALL.into_iter().filter(|cause| may_cause(*cause, service.protocol)).collect();
                 for backend in &service.backends {
-                    let number = backend.index.to_string();
+                    let number = number_of(backend);
                     for cause in &causes {
                         let labels = [("service", service.name.as_str()), ("backend", &number), ("cause", cause.label())];
                         out.count(&labels, in_map(&backend.selected, cause.label()));
@@ -278,31 +288,7 @@ fn of_the_backends(page: &mut Page, services: &[Service]) -> Result<(), promethe
     )?;
     page.write("weir_backend_share_ratio", "The share of its service's new flows that a backend gets, 0 to 1.", Kind::Gauge, |out| {
         each_backend(services, |service, number, backend| out.add(&[("service", service), ("backend", number)], backend.share));
-    })?;
-    page.write(
-        "weir_backend_accept_queue_length",
-        "Established connections that wait for a backend's process to accept them.",
-        Kind::Gauge,
-        |out| {
-            each_backend(services, |service, number, backend| {
-                if let Some(queue) = backend.queues.accept_queue {
-                    out.add(&[("service", service), ("backend", number)], queue.length.into());
-                }
-            });
-        },
-    )?;
-    page.write(
-        "weir_backend_accept_queue_limit",
-        "How many connections may wait in a backend's accept queue (the backlog of listen(2)); the kernel drops what comes above it.",
-        Kind::Gauge,
-        |out| {
-            each_backend(services, |service, number, backend| {
-                if let Some(queue) = backend.queues.accept_queue {
-                    out.add(&[("service", service), ("backend", number)], queue.limit.into());
-                }
-            });
-        },
-    )
+    })
 }
 
 fn each_reason(services: &[Service], mut visit: impl FnMut(&Service, Reason)) {
@@ -313,10 +299,15 @@ fn each_reason(services: &[Service], mut visit: impl FnMut(&Service, Reason)) {
     }
 }
 
+/// What the label `backend` says of it.
+fn number_of(backend: &Backend) -> String {
+    if fold::is_fold(backend) { fold::LABEL.to_owned() } else { backend.index.to_string() }
+}
+
 fn each_backend<'a>(services: impl IntoIterator<Item = &'a Service>, mut visit: impl FnMut(&str, &str, &Backend)) {
     for service in services {
         for backend in &service.backends {
-            visit(&service.name, &backend.index.to_string(), backend);
+            visit(&service.name, &number_of(backend), backend);
         }
     }
 }
@@ -358,78 +349,10 @@ fn number(truth: bool) -> f64 {
     u8::from(truth).into()
 }
 
-/// The text so far. Families are encoded one by one, so that only one is held as values: the largest of 100 services of 16 workers is
-/// some megabytes of small strings.
-struct Page {
-    text: String,
-    encoder: TextEncoder,
-}
-
-impl Page {
-    /// A family, left out if it turns out empty.
-    fn write(&mut self, name: &str, help: &str, kind: Kind, fill: impl FnOnce(&mut Family)) -> Result<(), prometheus::Error> {
-        let mut family = Family { kind, metrics: Vec::new() };
-        fill(&mut family);
-        if family.metrics.is_empty() {
-            return Ok(());
-        }
-        let mut encodable = MetricFamily::default();
-        encodable.set_name(name.to_owned());
-        encodable.set_help(help.to_owned());
-        encodable.set_field_type(match kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-        });
-        encodable.set_metric(family.metrics);
-        self.encoder.encode_utf8(&[encodable], &mut self.text)
-    }
-
-    /// A gauge of one series without labels.
-    fn gauge(&mut self, name: &str, help: &str, value: f64) -> Result<(), prometheus::Error> {
-        self.write(name, help, Kind::Gauge, |out| out.add(&[], value))
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Counter,
-    Gauge,
-}
-
-struct Family {
-    kind: Kind,
-    metrics: Vec<Metric>,
-}
-
-impl Family {
-    fn add(&mut self, labels: &[(&str, &str)], value: f64) {
-        let labels = labels.iter().map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
-            pair
-        });
-        let mut metric = Metric::from_label(labels.collect());
-        match self.kind {
-            Kind::Counter => {
-                let mut counter = Counter::default();
-                counter.set_value(value);
-                metric.set_counter(counter);
-            }
-            Kind::Gauge => {
-                let mut gauge = Gauge::default();
-                gauge.set_value(value);
-                metric.set_gauge(gauge);
-            }
-        }
-        self.metrics.push(metric);
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are f64: above 2^53 a count is off by one in 10^16")]
-    fn count(&mut self, labels: &[(&str, &str)], value: u64) {
-        self.add(labels, value as f64);
-    }
-}
+mod family;
+mod fold;
+mod kernel;
+mod queues;
 
 #[cfg(test)]
 mod page;

@@ -7,17 +7,18 @@ use std::{
 
 use lb_common::{
     Reason,
-    abi::{Cause, Restored, SOCKET_SLOTS, Scheme, SelectionMiss, TABLE_HEADER, policy_flags},
+    abi::{Cause, NO_SLOT, Restored, SOCKET_SLOTS, Scheme, SelectionMiss, TABLE_HEADER, Times, policy_flags},
     flood::Mode,
 };
 
 use super::snapshot::{
-    Backend, Daemon, Dataplane, Defence, Interface, MapFill, Program, Queue, Queues, ReasonCount, Service, ServiceDefence, Snapshot, Watch,
+    Backend, Daemon, Dataplane, Defence, Histogram, Interface, KernelDrop, Listening, MapFill, Program, Queues, ReasonCount, Service,
+    ServiceDefence, Snapshot, Watch,
 };
 use crate::{
     api::protocol::Order,
     config::Protocol,
-    dataplane::{Error, Maps, ServiceTotals, monotonic_time},
+    dataplane::{Error, Maps, ReasonNames, ServiceTotals, monotonic_time},
     plan::{self, Note, Plan},
 };
 
@@ -34,8 +35,16 @@ pub struct Facts {
     pub programs: Vec<Program>,
     /// The maps whose fill matters.
     pub maps: Vec<MapFill>,
-    /// The accept queues: length and limit by cookie.
-    pub queues: HashMap<u64, (u32, u32)>,
+    /// What waits at sockets, by cookie.
+    pub queues: HashMap<u64, Queues>,
+    /// How it is watched.
+    pub watch: Watch,
+    /// Whether handshakes are timed.
+    pub handshakes: bool,
+    /// The kernel's names for the reasons of drops, by number.
+    pub drop_reasons: ReasonNames,
+    /// What TCP counts for the whole namespace.
+    pub tcp_counters: BTreeMap<String, u64>,
     /// The share of each slot in its service's table, 0 to 1.
     pub shares: HashMap<u32, f64>,
 }
@@ -67,26 +76,33 @@ pub fn unix_time() -> f64 {
 
 /// Makes a snapshot.
 pub fn snapshot(plan: &Plan, maps: &Maps, facts: Facts) -> Result<Snapshot, Error> {
-    let Facts { instance, daemon, interfaces, programs, maps: fills, queues, shares } = facts;
+    let kernel_drops = KernelDrops::read(maps, &facts)?;
+    let Facts { instance, daemon, interfaces, programs, maps: fills, watch, tcp_counters, .. } = &facts;
     let settings = maps.settings()?;
     let now = crate::dataplane::boot_time();
     let uptime = Duration::from_nanos(now.saturating_sub(settings.attached_at)).as_secs_f64();
     let services: Result<Vec<_>, Error> =
-        plan.services.iter().map(|service| of_service(service, order(plan, service), maps, &queues, &shares)).collect();
+        plan.services.iter().map(|service| of_service(service, order(plan, service), maps, &facts, &kernel_drops)).collect();
     let misses = maps.selection_misses()?;
     Ok(Snapshot {
         taken_at: unix_time(),
-        instance,
-        daemon,
-        dataplane: Dataplane { abi_version: settings.abi_version, uptime, interfaces, programs, maps: fills },
+        instance: instance.clone(),
+        daemon: daemon.clone(),
+        dataplane: Dataplane {
+            abi_version: settings.abi_version,
+            uptime,
+            interfaces: interfaces.clone(),
+            programs: programs.clone(),
+            maps: fills.clone(),
+        },
         services: services?,
         others: plan.others.clone(),
         passed: reasons(&maps.service_totals(0)?, |reason| !reason.is_of_service()),
         selector_misses: SelectionMiss::ALL.iter().map(|miss| (miss.label().to_owned(), misses[*miss as usize])).collect(),
         defence: defence(maps)?,
-        watch: Watch::default(),
-        kernel_drops_folded: 0,
-        tcp_counters: BTreeMap::new(),
+        watch: watch.clone(),
+        kernel_drops_folded: kernel_drops.folded,
+        tcp_counters: tcp_counters.clone(),
         notes: plan.notes.clone(),
     })
 }
@@ -130,16 +146,14 @@ fn order(plan: &Plan, service: &plan::Service) -> Order {
     plan.orders.get(&service.name).copied().unwrap_or(Order::Auto)
 }
 
-fn of_service(
-    service: &plan::Service,
-    order: Order,
-    maps: &Maps,
-    queues: &HashMap<u64, (u32, u32)>,
-    shares: &HashMap<u32, f64>,
-) -> Result<Service, Error> {
+fn of_service(service: &plan::Service, order: Order, maps: &Maps, facts: &Facts, drops: &KernelDrops) -> Result<Service, Error> {
     let totals = maps.service_totals(service.index)?;
-    let backends: Result<Vec<_>, Error> = service.backends.iter().map(|backend| of_backend(backend, maps, queues, shares)).collect();
+    let backends: Result<Vec<_>, Error> =
+        service.backends.iter().map(|backend| of_backend(backend, service.protocol, maps, facts, drops)).collect();
     let backends = backends?;
+    // A service that is not balanced has no backend that its connections could be told by.
+    let timed = facts.handshakes && service.protocol == Protocol::Tcp && service.balanced;
+    let handshakes = timed.then(|| maps.watch.service_times(service.index)).transpose()?;
     let mut notes = service.notes.clone();
     notes.extend(missing_packets(service.protocol, &totals, &backends));
     Ok(Service {
@@ -153,22 +167,26 @@ fn of_service(
         listeners: service.listeners.len() as u64,
         table_size: service.table_size,
         backends,
-        listening: Vec::new(),
-        handshake_time: None,
-        handshakes_repeated: 0,
-        kernel_drops: Vec::new(),
+        listening: service
+            .listeners
+            .iter()
+            .map(|one| Listening {
+                cookie: one.cookie,
+                inode: one.inode,
+                queues: facts.queues.get(&one.cookie).copied().unwrap_or_default(),
+            })
+            .collect(),
+        handshake_time: handshakes.map(|times| histogram(&times.handshake)),
+        handshakes_repeated: handshakes.map_or(0, |times| times.repeated),
+        kernel_drops: drops.by_service.get(&service.index).cloned().unwrap_or_default(),
         defence: of_defence(service, order, maps)?,
         packets: reasons(&totals, |reason| totals.by_reason[reason.index()].packets > 0),
         notes,
     })
 }
 
-fn of_backend(
-    backend: &plan::Backend,
-    maps: &Maps,
-    queues: &HashMap<u64, (u32, u32)>,
-    shares: &HashMap<u32, f64>,
-) -> Result<Backend, Error> {
+fn of_backend(backend: &plan::Backend, protocol: Protocol, maps: &Maps, facts: &Facts, drops: &KernelDrops) -> Result<Backend, Error> {
+    let measured = facts.watch.accept_latency.as_deref() == Some("measured") && protocol == Protocol::Tcp;
     let totals = maps.backend_totals(backend.slot)?;
     Ok(Backend {
         index: backend.index,
@@ -177,19 +195,51 @@ fn of_backend(
         inode: backend.inode,
         state: backend.state,
         weight: backend.weight,
-        share: shares.get(&backend.slot).copied().unwrap_or(0.0),
+        share: facts.shares.get(&backend.slot).copied().unwrap_or(0.0),
         servers: backend.servers.clone(),
-        queues: Queues {
-            accept_queue: queues.get(&backend.cookie).map(|(length, limit)| Queue { length: *length, limit: *limit }),
-            ..Queues::default()
-        },
-        accept_latency: None,
-        kernel_drops: Vec::new(),
+        queues: facts.queues.get(&backend.cookie).copied().unwrap_or_default(),
+        accept_latency: measured.then(|| maps.watch.backend_times(backend.slot)).transpose()?.map(|times| histogram(&times.accept)),
+        kernel_drops: drops.by_backend.get(&(backend.slot, backend.generation)).cloned().unwrap_or_default(),
         chosen: totals.chosen,
         selected: Cause::ALL.iter().map(|cause| (cause.label().to_owned(), totals.selected[*cause as usize])).collect(),
         established: totals.established,
         open: totals.established.saturating_sub(totals.closed),
     })
+}
+
+fn histogram(times: &Times) -> Histogram {
+    Histogram { counts: times.counts.to_vec(), sum: Duration::from_nanos(times.sum).as_secs_f64() }
+}
+
+/// The kernel's drops, sorted.
+#[derive(Default)]
+struct KernelDrops {
+    by_service: HashMap<u32, Vec<KernelDrop>>,
+    /// By slot and generation.
+    by_backend: HashMap<(u32, u32), Vec<KernelDrop>>,
+    folded: u64,
+}
+
+impl KernelDrops {
+    fn read(maps: &Maps, facts: &Facts) -> Result<Self, Error> {
+        let mut sorted = Self::default();
+        if !facts.watch.kernel_drops {
+            return Ok(sorted);
+        }
+        let (mut rows, folded) = maps.watch.kernel_drops()?;
+        rows.sort_unstable_by_key(|(key, _)| key.reason);
+        sorted.folded = folded;
+        for (key, packets) in rows {
+            // A reason of another kernel's, before this one was started: there is none, since maps do not outlive the machine.
+            let Some(reason) = facts.drop_reasons.get(&key.reason).cloned() else { continue };
+            let list = match key.slot {
+                NO_SLOT => sorted.by_service.entry(key.service).or_default(),
+                slot => sorted.by_backend.entry((slot, key.generation)).or_default(),
+            };
+            list.push(KernelDrop { reason, packets });
+        }
+        Ok(sorted)
+    }
 }
 
 fn reasons(totals: &ServiceTotals, wanted: impl Fn(Reason) -> bool) -> Vec<ReasonCount> {

@@ -94,7 +94,8 @@ pub(crate) fn small() -> Snapshot {
             look: Some(0.000_25),
             listeners: 4,
             syn_queues: Some("iterator".to_owned()),
-            accept_latency: Some("exact".to_owned()),
+            accept_latency: Some("measured".to_owned()),
+            backend_series: None,
             kernel_drops: true,
             kernel_drops_by_backend: true,
         },
@@ -203,7 +204,17 @@ fn queues(index: u32) -> Queues {
         syn_queue: Some(Queue { length: 2 * index, limit: 511 }),
         receive_queue: None,
         oldest_wait: (index > 0).then_some(0.125),
+        waited: Some(f64::from(index) * 0.5),
         overflows: Some(Overflows { accept_queue: u64::from(index) * 3, syn_queue: 1, receive_queue: 0, unknown: 0 }),
+    }
+}
+
+/// Those of a UDP socket.
+pub(crate) fn datagram_queues() -> Queues {
+    Queues {
+        receive_queue: Some(Queue { length: 4096, limit: 212_992 }),
+        overflows: Some(Overflows { receive_queue: 45, ..Overflows::default() }),
+        ..Queues::default()
     }
 }
 

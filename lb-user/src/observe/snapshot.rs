@@ -57,8 +57,12 @@ pub struct Watch {
     pub listeners: u64,
     /// Where the SYN queues are read: `iterator`, or none: then accept queues alone are known, from sock_diag.
     pub syn_queues: Option<String>,
-    /// How accept latency is measured: `exact` (each accept), `sampled` (an estimate of what waits at each look), or none.
+    /// How accept latency is known: `measured` (each accept, [`Backend::accept_latency`]), `estimated` (from what waits at each look,
+    /// [`Queues::waited`], which is there in either case), or none when the daemon is down.
     pub accept_latency: Option<String>,
+    /// How many backends have series of their own in /metrics; none is the default.
+    #[serde(default)]
+    pub backend_series: Option<u32>,
     /// Whether the kernel's drops are counted.
     pub kernel_drops: bool,
     /// Whether the kernel says which socket a dropped packet was for, so that drops are counted by backend.
@@ -308,6 +312,11 @@ pub struct Queues {
     /// How long the connection at the head of the accept queue has waited, in seconds; none while nothing waits.
     #[serde(default)]
     pub oldest_wait: Option<f64>,
+    /// TCP: the time that connections have waited in the accept queue, all together, in seconds: the length of the queue at each look,
+    /// times the time until the next. Divided by the connections of the same while, it is how long one waits (Little's law), however
+    /// short that is, provided there are enough looks.
+    #[serde(default)]
+    pub waited: Option<f64>,
     /// What the kernel dropped at the socket itself because there was no room.
     #[serde(default)]
     pub overflows: Option<Overflows>,

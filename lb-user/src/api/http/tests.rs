@@ -112,18 +112,18 @@ async fn a_client_that_never_finishes_its_head_is_let_go() {
 }
 
 #[tokio::test]
-async fn those_beyond_the_cap_wait_and_are_served_when_a_place_is_free() {
+async fn beyond_the_cap_the_oldest_makes_room() {
     let (address, _end, _server) = start(daemon_that_shows(sample::small())).await;
     let mut idle = Vec::new();
     for _ in 0..CONNECTIONS {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
-    let waiting = tokio::spawn(async move { get(address, "/healthz").await });
-    sleep(Duration::from_millis(200)).await;
-    assert!(!waiting.is_finished());
-    idle.pop();
-    let (head, _) = timeout(Duration::from_secs(2), waiting).await.unwrap().unwrap();
+    let (head, _) = timeout(HEAD_TIME / 2, get(address, "/healthz")).await.expect("nobody made room");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let mut rest = Vec::new();
+    let gone = timeout(HEAD_TIME / 2, idle[0].read_to_end(&mut rest)).await;
+    assert!(gone.is_ok() && rest.is_empty(), "the oldest was kept");
+    assert!(timeout(Duration::from_millis(100), idle[1].read_to_end(&mut rest)).await.is_err(), "more than one were let go");
 }
 
 #[tokio::test]

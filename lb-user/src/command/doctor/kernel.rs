@@ -119,10 +119,22 @@ fn describe(feature: Feature) -> Description {
             "Whether another program steers a group cannot be seen: name the services instead of discovering them.",
             NEWER,
         ),
-        Feature::Fentry => optional(
-            "fentry",
-            "Kernel functions can be observed.",
-            "Kernel functions cannot be observed: Weir uses tracepoints instead, and counts connections when they are established.",
+        Feature::SocketIterator => optional(
+            "iterator over sockets with a value",
+            "SYN queues, accept queues and receive queues are read from the listeners themselves.",
+            "Of the listeners' queues only the length and limit of accept queues are known: /metrics leaves the others out.",
+            NEWER,
+        ),
+        Feature::DropTracepoint => optional(
+            "tracepoint kfree_skb with a reason",
+            "Packets to services that the kernel drops behind XDP are counted by its reason.",
+            "The kernel's own drops are not counted: /metrics leaves them out.",
+            NEWER,
+        ),
+        Feature::AcceptExit => optional(
+            "fexit at inet_csk_accept",
+            "The time from the end of a handshake to accept(2) is measured for each connection.",
+            "Accept latency is estimated from what waits in the accept queues; /metrics leaves its histogram out.",
             POLICY,
         ),
         Feature::GenSyncookie => optional(
@@ -165,7 +177,7 @@ mod tests {
             assert_eq!(lacking.state, if needed { State::Problem } else { State::Missing }, "{lacking}");
             assert_eq!(lacking.exit, needed.then_some(Exit::Kernel));
         }
-        assert_eq!(feature_check(Feature::Fentry, &Support::Refused).state, State::Limited);
+        assert_eq!(feature_check(Feature::AcceptExit, &Support::Refused).state, State::Limited);
         assert_eq!(feature_check(Feature::SelectOrMigrate, &Support::Refused).state, State::Problem);
     }
 

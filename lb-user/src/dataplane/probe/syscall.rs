@@ -44,8 +44,8 @@ static LICENSE: &CStr = c"GPL";
 pub enum AttachType {
     /// `BPF_TRACE_RAW_TP`: a tracepoint with typed arguments.
     RawTracepoint = 23,
-    /// `BPF_TRACE_FENTRY`
-    FunctionEntry = 24,
+    /// `BPF_TRACE_FEXIT`
+    FunctionExit = 25,
     /// `BPF_TRACE_ITER`
     Iterator = 28,
 }

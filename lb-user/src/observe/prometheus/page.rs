@@ -18,6 +18,14 @@ Units are base units, and what only grows ends in `_total`. The kernel keeps the
 begin at zero with a new data plane. A label takes its values from a closed list, or from what the operator runs; no client's address is
 ever one. What can happen and has not is there with zero. A backend is a listening socket; its number is that of `weir status`, and when
 another socket takes the number later, its counters start again.
+
+Histograms have bounds that are powers of two of seconds, from 1/16384 (61 microseconds) to 16: those of Prometheus' native histograms of
+schema 0, so that nothing shifts when they are converted at the scrape (`convert_classic_histograms_to_nhcb`).
+
+How many series there can be: about 75 for each service, and for each backend about 20, and 22 more where accept latency is measured; of
+backends `observe.backend_series` (2,000) have series of their own, the others are one backend `other` for each service, and
+`weir_folded_backends` counts them. The listeners of a service that is not balanced are one backend `unbalanced`. The kernel's drops have a
+series for each reason that has occurred, of all together at most 8,192.
 ";
 
 /// The page. The labels of a family are those of its first series: all have the same.

@@ -4,6 +4,7 @@ mod balance;
 mod cli;
 mod defence;
 mod drain;
+mod drops;
 mod faults;
 mod forward;
 mod limits;
@@ -13,6 +14,7 @@ mod metrics;
 mod moves;
 mod notes;
 mod programs;
+mod queues;
 mod reload;
 mod restart;
 mod restore;
@@ -30,6 +32,7 @@ pub fn tests() -> Vec<Trial> {
         cli::tests(),
         defence::tests(),
         drain::tests(),
+        drops::tests(),
         faults::tests(),
         forward::tests(),
         limits::tests(),
@@ -37,6 +40,7 @@ pub fn tests() -> Vec<Trial> {
         metrics::tests(),
         moves::tests(),
         notes::tests(),
+        queues::tests(),
         reload::tests(),
         restart::tests(),
         restore::tests(),

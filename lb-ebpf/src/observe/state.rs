@@ -1,0 +1,68 @@
+//! The tracepoint at which TCP sockets change their state: listeners that begin and end, connections that come and go.
+
+use aya_ebpf::{
+    cty::c_void,
+    helpers::{bpf_get_current_pid_tgid, bpf_get_socket_cookie},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::debug;
+use lb_common::abi::{BackendCounters, Event, EventKind};
+
+use super::{tag, times};
+use crate::maps::{BACKEND_COUNTERS, EVENTS};
+
+/// The states of a TCP socket (include/net/tcp_states.h).
+mod state {
+    pub const ESTABLISHED: u64 = 1;
+    pub const SYN_SENT: u64 = 2;
+    pub const SYN_RECV: u64 = 3;
+    pub const CLOSE: u64 = 7;
+    pub const LISTEN: u64 = 10;
+}
+
+/// `inet_sock_set_state(sk, oldstate, newstate)`: a TCP socket changes its state.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
+    let (sk, old, new): (*mut c_void, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    match (old, new) {
+        (_, state::LISTEN) => announce(&ctx, sk, EventKind::ListenStart),
+        (state::LISTEN, state::CLOSE) => announce(&ctx, sk, EventKind::ListenStop),
+        (state::SYN_RECV, state::ESTABLISHED) => {
+            if let Some(tag) = tag::of(sk) {
+                count(tag.slot, |counters| counters.established += 1);
+                times::handshake(sk, tag);
+            }
+        }
+        // A connection that was never established was never counted.
+        (state::SYN_RECV | state::SYN_SENT | state::CLOSE, _) => {}
+        (_, state::CLOSE) => {
+            if let Some(tag) = tag::of(sk) {
+                count(tag.slot, |counters| counters.closed += 1);
+            }
+        }
+        _ => {}
+    }
+    0
+}
+
+/// Counts a connection for a slot.
+#[inline(always)]
+fn count(slot: u32, add: impl FnOnce(&mut BackendCounters)) {
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(slot) {
+        // SAFETY: the pointer is to this CPU's own value. A change that an interrupt on the same CPU overtakes can lose one count: the
+        // price of having no shared atomic.
+        add(unsafe { &mut *counters });
+    }
+}
+
+#[inline(always)]
+fn announce(ctx: &BtfTracePointContext, sk: *mut c_void, kind: EventKind) {
+    // SAFETY: `sk` is the tracepoint's first argument, a socket that the kernel holds.
+    let cookie = unsafe { bpf_get_socket_cookie(sk) };
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // Where the daemon does not log at debug level it loads the programs with this switched off, and the verifier takes it out.
+    debug!(ctx, "listener event {} of process {}", kind as u32, pid);
+    // A full buffer loses the event: the daemon's full scan finds what happened.
+    let _ = EVENTS.output(Event { cookie, kind: kind as u32, pid }, 0);
+}
