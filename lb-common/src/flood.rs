@@ -4,7 +4,7 @@
 //! own count reaches its share of the threshold it adds up what all CPUs have counted, and if that is enough it writes down the time. So
 //! a flood shows within a window, a busy CPU alone does not pass for one, and no counter is shared.
 //!
-//! What is written down are two times ([`FloodState`]); the [`Mode`] follows from them and the clock. Nobody has to end a flood: it is over
+//! What is written down are three times ([`FloodState`]); the [`Mode`] follows from them and the clock. Nobody has to end a flood: it is over
 //! when the clock says so, whether or not anybody looks.
 //!
 //! Times are nanoseconds of CLOCK_MONOTONIC, which stands still while the machine sleeps: after a suspend everything is as it was.
@@ -87,13 +87,18 @@ impl FloodWindow {
 }
 
 /// When a service's flood began and when it last showed; all zero in calm.
+///
+/// A flood of segments alone leaves SYNs to the kernel: a connection that it has a request for survives the loss of its last ACK, since
+/// the SYN-ACK is sent again, and one that began with a cookie does not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FloodState {
     /// When it began; 0 if there is none.
     pub entered: u64,
-    /// When the rate was last high.
+    /// When a rate was last high: that of SYNs or that of segments of no connection.
     pub hot: u64,
+    /// When the rate of SYNs was last high in this flood; 0 if it never was.
+    pub syns: u64,
 }
 
 /// How a flood is told, per service. Counts are per window, of all CPUs together.
@@ -118,7 +123,8 @@ pub struct Thresholds {
 pub enum Mode {
     /// Nothing: SYNs go to the kernel as they came.
     Calm = 0,
-    /// SYNs are answered with cookies.
+    /// Segments of no connection are refused; SYNs are answered with cookies, if it is they that come in a flood
+    /// ([`FloodState::answers_syns`]).
     Flood = 1,
     /// SYNs go to the kernel, and cookies that were sent are still honoured.
     Lingering = 2,
@@ -143,31 +149,31 @@ impl Mode {
     pub const fn help(self) -> &'static str {
         match self {
             Self::Calm => "no flood: SYNs pass to the kernel, and only what can never be right is refused",
-            Self::Flood => "SYNs are answered in XDP with cookies, and segments of no flow are refused",
+            Self::Flood => "segments of no flow are refused, and if it is a flood of SYNs, those are answered in XDP with cookies",
             Self::Lingering => "the flood is over: SYNs pass to the kernel, and cookies that were sent before are still honoured",
         }
     }
 }
 
 impl Thresholds {
-    /// How many of a sign in a window speak for a flood: to begin one, or (half as many) to keep one going.
+    /// How many of a sign in a window speak for a flood: to begin one, or (half as many) to keep one of that sign going.
     #[inline(always)]
     #[must_use]
-    pub const fn enough(&self, sign: Sign, mode: Mode) -> u32 {
+    pub const fn enough(&self, sign: Sign, is_on: bool) -> u32 {
         let begin = match sign {
             Sign::Syn => self.syns,
             Sign::Strays(_) => self.strays,
         };
-        if matches!(mode, Mode::Flood) { begin / 2 } else { begin }
+        if is_on { begin / 2 } else { begin }
     }
 
     /// Whether a CPU whose own count has come to `count` should add up those of all: at its share of the threshold, and at every eighth of
     /// that again, since the others' counts grow too.
     #[inline(always)]
     #[must_use]
-    pub const fn should_add_up(&self, count: u32, sign: Sign, mode: Mode, cpus: u32) -> bool {
+    pub const fn should_add_up(&self, count: u32, sign: Sign, is_on: bool, cpus: u32) -> bool {
         // A division by a variable would cost as much as the rest: the daemon gives the CPUs as a power of two, rounded up.
-        let share = self.enough(sign, mode) >> cpus.trailing_zeros();
+        let share = self.enough(sign, is_on) >> cpus.trailing_zeros();
         if count < share {
             return false;
         }
@@ -186,9 +192,7 @@ impl FloodState {
         if self.entered == 0 {
             return Mode::Calm;
         }
-        let least = self.entered.saturating_add(thresholds.minimum);
-        let quiet = self.hot.saturating_add(thresholds.quiet);
-        let over = if least > quiet { least } else { quiet };
+        let over = self.over(thresholds, self.hot);
         if now < over {
             Mode::Flood
         } else if now < over.saturating_add(thresholds.linger) {
@@ -198,19 +202,44 @@ impl FloodState {
         }
     }
 
+    /// Whether it is SYNs that come in a flood. Then the mode is [`Mode::Flood`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn answers_syns(&self, thresholds: &Thresholds, now: u64) -> bool {
+        self.syns != 0 && now < self.over(thresholds, self.syns)
+    }
+
+    /// When a flood is over whose rate was last high at `hot`.
+    #[inline(always)]
+    const fn over(&self, thresholds: &Thresholds, hot: u64) -> u64 {
+        let (least, quiet) = (self.entered.saturating_add(thresholds.minimum), hot.saturating_add(thresholds.quiet));
+        if least > quiet { least } else { quiet }
+    }
+
+    /// Whether there is a flood of this sign.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_on(&self, thresholds: &Thresholds, sign: Sign, now: u64) -> bool {
+        match sign {
+            Sign::Syn => self.answers_syns(thresholds, now),
+            Sign::Strays(_) => matches!(self.mode(thresholds, now), Mode::Flood),
+        }
+    }
+
     /// The state after `total` of a sign were counted in the window that ends now; `None` if nothing changes.
     #[inline(always)]
     #[must_use]
     pub const fn after(&self, thresholds: &Thresholds, sign: Sign, total: u32, now: u64) -> Option<Self> {
-        let mode = self.mode(thresholds, now);
-        if total < thresholds.enough(sign, mode) {
+        if total < thresholds.enough(sign, self.is_on(thresholds, sign, now)) {
             return None;
         }
-        match mode {
+        let is_syn = matches!(sign, Sign::Syn);
+        let last = if is_syn { self.syns } else { self.hot };
+        match self.mode(thresholds, now) {
             // A flood that goes on is written down at most once a millisecond: the record is shared.
-            Mode::Flood if now.saturating_sub(self.hot) < WINDOW / 10 => None,
-            Mode::Flood => Some(Self { entered: self.entered, hot: now }),
-            Mode::Calm | Mode::Lingering => Some(Self { entered: now, hot: now }),
+            Mode::Flood if now.saturating_sub(last) < WINDOW / 10 => None,
+            Mode::Flood => Some(Self { entered: self.entered, hot: now, syns: if is_syn { now } else { self.syns } }),
+            Mode::Calm | Mode::Lingering => Some(Self { entered: now, hot: now, syns: if is_syn { now } else { 0 } }),
         }
     }
 }
@@ -250,11 +279,14 @@ mod tests {
         let begin = 1_000 * SECOND;
         assert_eq!(calm.after(&THRESHOLDS, Sign::Syn, 99, begin), None);
         let flood = calm.after(&THRESHOLDS, Sign::Syn, 100, begin).unwrap();
-        assert_eq!(flood, FloodState { entered: begin, hot: begin });
+        assert_eq!(flood, FloodState { entered: begin, hot: begin, syns: begin });
         assert_eq!(flood.after(&THRESHOLDS, Sign::Syn, 49, begin + SECOND), None);
         assert_eq!(flood.after(&THRESHOLDS, Sign::Syn, 50, begin + 1), None, "just written");
         let later = flood.after(&THRESHOLDS, Sign::Syn, 50, begin + 25 * SECOND).unwrap();
-        assert_eq!(later, FloodState { entered: begin, hot: begin + 25 * SECOND });
+        assert_eq!(later, FloodState { entered: begin, hot: begin + 25 * SECOND, syns: begin + 25 * SECOND });
+        let answers = |state: FloodState, after: u64| state.answers_syns(&THRESHOLDS, begin + after);
+        assert!(answers(flood, 30 * SECOND - 1) && !answers(flood, 30 * SECOND));
+        assert!(answers(later, 35 * SECOND - 1) && !answers(later, 35 * SECOND));
         let mode = |state: FloodState, after: u64| state.mode(&THRESHOLDS, begin + after);
         assert_eq!(mode(flood, 30 * SECOND - 1), Mode::Flood, "the least time");
         assert_eq!(mode(flood, 30 * SECOND), Mode::Lingering);
@@ -266,15 +298,36 @@ mod tests {
 
     #[test]
     fn a_flood_while_lingering_is_a_new_one() {
-        let state = FloodState { entered: SECOND, hot: SECOND };
+        let state = FloodState { entered: SECOND, hot: SECOND, syns: SECOND };
         let now = 40 * SECOND;
         assert_eq!(state.after(&THRESHOLDS, Sign::Strays(32), 100, now), None, "lingering takes the full rate again");
-        assert_eq!(state.after(&THRESHOLDS, Sign::Strays(32), 200, now), Some(FloodState { entered: now, hot: now }));
+        assert_eq!(state.after(&THRESHOLDS, Sign::Strays(32), 200, now), Some(FloodState { entered: now, hot: now, syns: 0 }));
+    }
+
+    #[test]
+    fn a_flood_of_segments_leaves_syns_to_the_kernel_until_they_flood_as_well() {
+        let begin = 1_000 * SECOND;
+        let strays = FloodState::default().after(&THRESHOLDS, Sign::Strays(1), 200, begin).unwrap();
+        let now = begin + SECOND;
+        assert_eq!((strays.mode(&THRESHOLDS, now), strays.answers_syns(&THRESHOLDS, now)), (Mode::Flood, false));
+        assert_eq!(strays.after(&THRESHOLDS, Sign::Syn, 99, now), None, "the whole rate begins a flood of SYNs, whatever else goes on");
+        let both = strays.after(&THRESHOLDS, Sign::Syn, 100, now).unwrap();
+        assert_eq!(both, FloodState { entered: begin, hot: now, syns: now });
+        assert!(both.answers_syns(&THRESHOLDS, now));
+        // The segments go on and on; the SYNs have stopped.
+        let alone = both.after(&THRESHOLDS, Sign::Strays(1), 200, now + 60 * SECOND);
+        assert_eq!(alone, Some(FloodState { entered: now + 60 * SECOND, hot: now + 60 * SECOND, syns: 0 }), "it had been over");
+        let (mut state, mut time) = (both, now);
+        for _ in 0..60 {
+            time += SECOND;
+            state = state.after(&THRESHOLDS, Sign::Strays(1), 100, time).unwrap();
+        }
+        assert_eq!((state.mode(&THRESHOLDS, time), state.answers_syns(&THRESHOLDS, time)), (Mode::Flood, false));
     }
 
     #[test]
     fn the_end_of_time_is_no_panic() {
-        let state = FloodState { entered: u64::MAX - 5, hot: u64::MAX - 5 };
+        let state = FloodState { entered: u64::MAX - 5, hot: u64::MAX - 5, syns: u64::MAX - 5 };
         assert_eq!(state.mode(&THRESHOLDS, u64::MAX - 1), Mode::Flood);
         let mut window = FloodWindow { began: u64::MAX - 5, ..FloodWindow::default() };
         assert_eq!(window.count(3, Sign::Syn), 1);
@@ -295,7 +348,7 @@ mod tests {
                 let next = (0..counts.len()).max_by_key(|&cpu| i64::from(weights[cpu]) * i64::from(total + 1) - i64::from(counts[cpu]) * i64::from(sum)).unwrap();
                 counts[next] += 1;
                 total += 1;
-                if thresholds.should_add_up(counts[next], Sign::Syn, Mode::Calm, cpus) && total >= syns {
+                if thresholds.should_add_up(counts[next], Sign::Syn, false, cpus) && total >= syns {
                     noticed = Some(total);
                 }
             }

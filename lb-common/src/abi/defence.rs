@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     Address,
     cookie::Willing,
-    flood::{FloodState, Mode, Thresholds},
+    flood::{FloodState, Mode, Sign, Thresholds},
     limiter::Bucket,
 };
 
@@ -78,6 +78,23 @@ impl DefencePolicy {
         match state.mode(&self.thresholds, now) {
             Mode::Calm if self.full_until != 0 && now < self.full_until.saturating_add(self.thresholds.linger) => Mode::Lingering,
             mode => mode,
+        }
+    }
+
+    /// Whether SYNs are answered at a time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answers_syns(&self, state: &FloodState, now: u64) -> bool {
+        self.stance == Stance::Always as u32 || now < self.full_until || state.answers_syns(&self.thresholds, now)
+    }
+
+    /// Whether there is a flood of this sign.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_on(&self, state: &FloodState, sign: Sign, now: u64) -> bool {
+        match sign {
+            Sign::Syn => self.answers_syns(state, now),
+            Sign::Strays(_) => matches!(self.mode(state, now), Mode::Flood),
         }
     }
 
@@ -358,6 +375,8 @@ mod tests {
         assert_eq!(modes, [Mode::Flood, Mode::Lingering, Mode::Lingering, Mode::Calm]);
         let always = DefencePolicy { stance: Stance::Always as u32, ..policy };
         assert!(!always.is_calm_for_sure(&calm) && always.mode(&calm, 0) == Mode::Flood);
+        assert!(always.answers_syns(&calm, 0) && full.answers_syns(&calm, 4 * SECOND) && !full.answers_syns(&calm, 5 * SECOND));
+        assert!(!policy.answers_syns(&calm, SECOND));
     }
 
     #[test]

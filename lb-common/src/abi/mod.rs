@@ -77,7 +77,7 @@ mod tests {
         check::<PrefixKey>(20, 1);
         check::<PrefixBucket>(24, 8);
         check::<KnownFlow>(8, 4);
-        check::<crate::flood::FloodState>(16, 8);
+        check::<crate::flood::FloodState>(24, 8);
         check::<crate::flood::FloodWindow>(24, 8);
         check::<crate::flood::Thresholds>(32, 8);
         check::<crate::tag::TagKey>(176, 8);

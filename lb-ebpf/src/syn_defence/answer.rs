@@ -5,7 +5,7 @@ use lb_common::{
     Reason,
     abi::{Case, DefencePolicy, LiveState, Purpose, Scheme, Scratch, announced_window, policy_flags},
     cookie::{self, Agreement},
-    flood::{Mode, Sign},
+    flood::Sign,
     limiter::Bucket,
     syn_ack::{SynAck, granted},
     wire::tcp,
@@ -36,7 +36,7 @@ pub extern "C" fn answer_syn(ctx: *mut xdp_md, packet: *mut Scratch) -> u32 {
     let case = &packet.case;
     let (Some(policy), Some(flood)) = (DEFENCE.get(case.service), FLOODS.get(case.service)) else { return Reason::MapMiss as u32 };
     let now = now();
-    if rate::count(case.service, policy, flood, Sign::Syn, now) != Mode::Flood {
+    if !rate::count(case.service, policy, flood, Sign::Syn, now) {
         return Answer::PLAIN.0;
     }
     let (Ok(reason) | Err(reason)) = answer(ctx, packet, policy, now);

@@ -11,19 +11,19 @@ use crate::maps::{DEFENCE, EVENTS, FLOOD_WINDOWS, FLOODS, LIVE};
 /// The most CPUs whose counts are added up; those of others count where they are seen.
 const MAX_CPUS: u32 = 256;
 
-/// Counts a sign of a flood. Answers the mode, which this one may have changed.
+/// Counts a sign of a flood. Answers whether there is a flood of it, which this one may have begun.
 #[inline(always)]
-pub fn count(service: u32, policy: &DefencePolicy, flood: &FloodState, sign: Sign, now: u64) -> Mode {
-    let mode = policy.mode(flood, now);
-    let Some(window) = FLOOD_WINDOWS.get_ptr_mut(service) else { return mode };
+pub fn count(service: u32, policy: &DefencePolicy, flood: &FloodState, sign: Sign, now: u64) -> bool {
+    let is_on = policy.is_on(flood, sign, now);
+    let Some(window) = FLOOD_WINDOWS.get_ptr_mut(service) else { return is_on };
     // SAFETY: the pointer is to this CPU's own value, and XDP alone writes it.
     let counted = unsafe { (*window).count(now, sign) };
-    let Some(live) = LIVE.get(0) else { return mode };
-    if !policy.thresholds.should_add_up(counted, sign, mode, live.cpus.max(1)) {
-        return mode;
+    let Some(live) = LIVE.get(0) else { return is_on };
+    if !policy.thresholds.should_add_up(counted, sign, is_on, live.cpus.max(1)) {
+        return is_on;
     }
     let strays = if let Sign::Strays(number) = sign { number } else { 0 };
-    if added_up(service, strays, now, live.cpus) == 0 { mode } else { Mode::Flood }
+    added_up(service, strays, now, live.cpus) != 0 || is_on
 }
 
 /// Whether this segment is one of those that are looked up in calm.

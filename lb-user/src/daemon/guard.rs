@@ -153,7 +153,9 @@ impl Daemon {
                 Cookies::Kernels => told != policy_flags::KERNEL_SCHEME,
                 Cookies::None(_) => told & policy_flags::UNSAFE == 0,
             };
-            Story::go_on(&mut self.guard.stories, service, policy, mode, &totals, &self.guard.live, &self.guard.host, cookies, now);
+            let answers_syns = policy.answers_syns(&state, now);
+            let (live, host) = (&self.guard.live, &self.guard.host);
+            Story::go_on(&mut self.guard.stories, service, policy, mode, &totals, live, host, cookies, answers_syns, now);
         }
         self.renew(now, flood)?;
         if is_stale {

@@ -61,13 +61,14 @@ impl Story {
         live: &LiveState,
         host: &HostFacts,
         cookies: Cookies,
+        answers_syns: bool,
         now: u64,
     ) {
         let figures = Figures::of(totals);
         let Some(story) = stories.get_mut(&service.index) else {
             let story = Self { mode: Mode::Calm, since: now, began: now, before: figures, last: (now, figures) };
             stories.insert(service.index, story);
-            return Self::go_on(stories, service, policy, mode, totals, live, host, cookies, now);
+            return Self::go_on(stories, service, policy, mode, totals, live, host, cookies, answers_syns, now);
         };
         let last = std::mem::replace(&mut story.last, (now, figures));
         let was = std::mem::replace(&mut story.mode, mode);
@@ -80,9 +81,15 @@ impl Story {
             (Mode::Calm, Mode::Flood) => {
                 (story.began, story.before) = (now, last.1);
                 let rate = rate(figures.since(last.1).syns, now.saturating_sub(last.0));
-                tracing::warn!("service {name}: flood, {}: {rate}; {}", cause(policy, now), answer(policy, cookies, live, host));
+                tracing::warn!(
+                    "service {name}: flood, {}: {rate}; {}",
+                    cause(policy, now),
+                    answer(policy, cookies, answers_syns, live, host)
+                );
             }
-            (Mode::Lingering, Mode::Flood) => tracing::warn!("service {name}: flood again; {}", answer(policy, cookies, live, host)),
+            (Mode::Lingering, Mode::Flood) => {
+                tracing::warn!("service {name}: flood again; {}", answer(policy, cookies, answers_syns, live, host))
+            }
             (_, Mode::Lingering) => {
                 tracing::warn!("service {name}: the flood is over; {}; SYNs pass to the kernel again", told(story, figures, now));
             }
@@ -111,7 +118,10 @@ fn rate(syns: u64, nanoseconds: u64) -> String {
 }
 
 /// What is done about it.
-fn answer(policy: &DefencePolicy, cookies: Cookies, live: &LiveState, host: &HostFacts) -> String {
+fn answer(policy: &DefencePolicy, cookies: Cookies, answers_syns: bool, live: &LiveState, host: &HostFacts) -> String {
+    if !answers_syns {
+        return "segments of no connection are refused, and SYNs pass to the kernel, since it is not they that come in a flood".to_owned();
+    }
     if let Cookies::None(why) = cookies {
         return format!("SYNs pass to the kernel: {why}");
     }

@@ -136,6 +136,7 @@ fn of_defence(service: &plan::Service, order: Order, maps: &Maps) -> Result<Opti
         mode: mode.label().to_owned(),
         flood_seconds: (mode != Mode::Calm && flood.entered != 0)
             .then(|| Duration::from_nanos(end.saturating_sub(flood.entered)).as_secs()),
+        answers_syns: policy.answers_syns(&flood, now),
         is_unsafe: policy.flags & policy_flags::UNSAFE != 0,
         kernels_only: policy.flags & policy_flags::KERNEL_SCHEME != 0,
     }))

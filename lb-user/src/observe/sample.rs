@@ -111,7 +111,7 @@ pub(crate) fn small() -> Snapshot {
 pub(crate) fn flooded() -> Snapshot {
     let mut snapshot = small();
     let service = &mut snapshot.services[0];
-    service.defence = Some(ServiceDefence { mode: Mode::Flood.label().to_owned(), flood_seconds: Some(83), ..calm() });
+    service.defence = Some(ServiceDefence { mode: Mode::Flood.label().to_owned(), answers_syns: true, flood_seconds: Some(83), ..calm() });
     service.packets.extend([
         count(Reason::CookieSent, 1_250_000, 92_500_000),
         count(Reason::CookieAccepted, 31, 2_046),
@@ -171,6 +171,7 @@ fn calm() -> ServiceDefence {
         order: Order::Auto,
         mode: Mode::Calm.label().to_owned(),
         flood_seconds: None,
+        answers_syns: false,
         is_unsafe: false,
         kernels_only: false,
     }

@@ -93,6 +93,9 @@ pub struct ServiceDefence {
     pub order: Order,
     /// What it does now: `calm`, `flood` or `lingering` (`lb_common::flood::Mode::label`).
     pub mode: String,
+    /// Whether SYNs are answered in this flood: not while it is other segments alone that come in a flood.
+    #[serde(default)]
+    pub answers_syns: bool,
     /// How long the flood has lasted, or the last one lasted while it lingers, in seconds.
     pub flood_seconds: Option<u64>,
     /// Whether a cookie's connection would be lost on this host, so that no SYN is answered.

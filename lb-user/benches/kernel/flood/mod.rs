@@ -36,7 +36,12 @@ enum Setting {
     Synproxy,
     /// Weir, with XDP in the driver or in the kernel's generic path.
     Weir(&'static str),
+    /// Nobody is served: an XDP program of two instructions that returns this for every packet. No defence on this device costs less.
+    Floor(i32),
 }
+
+const XDP_DROP: i32 = 1;
+const XDP_TX: i32 = 3;
 
 const SETTINGS: &[(&str, Setting)] = &[
     ("tcp_syncookies=0", Setting::Cookies(0)),
@@ -45,6 +50,8 @@ const SETTINGS: &[(&str, Setting)] = &[
     ("nftables synproxy", Setting::Synproxy),
     ("Weir, native", Setting::Weir("native")),
     ("Weir, generic", Setting::Weir("generic")),
+    ("(floor: XDP drops all)", Setting::Floor(XDP_DROP)),
+    ("(floor: XDP sends all back)", Setting::Floor(XDP_TX)),
 ];
 
 /// What every kernel does by itself: the others are told as multiples of it.

@@ -35,7 +35,7 @@ pub struct Scene {
     // In the order of their end: the daemon leaves the namespace before it goes.
     _weir: Option<Weir>,
     _workers: Workers,
-    _sink: Sink,
+    _sinks: Vec<Sink>,
     receiver: PollingThread,
     _other: PollingThread,
     target: SocketAddr,
@@ -63,7 +63,7 @@ impl Scene {
         let target = SocketAddr::new(pair.server_v4[0], PORT);
         let cpus = Cpus::new();
         pair.client_takes_what_xdp_sends(false);
-        let sink = Sink::attach(&pair.client, Pair::CLIENT_DEVICE);
+        let mut sinks = vec![Sink::attach(&pair.client, Pair::CLIENT_DEVICE)];
         let receiver = PollingThread::of(&pair.server, Pair::SERVER_DEVICE, cpus.server);
         let other = PollingThread::of(&pair.client, Pair::CLIENT_DEVICE, cpus.client);
         let workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), WORKERS);
@@ -75,6 +75,7 @@ impl Scene {
         let mut weir = None;
         match setting {
             Setting::Cookies(mode) => pair.server.set_sysctl("net.ipv4.tcp_syncookies", &mode.to_string()),
+            Setting::Floor(action) => sinks.push(Sink::of_all(&pair.server, Pair::SERVER_DEVICE, action)),
             Setting::Synproxy => synproxy(&pair, target),
             Setting::Weir(mode) => {
                 let daemon = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(CONFIGURATION), &["--mode", mode]);
@@ -82,7 +83,7 @@ impl Scene {
                 weir = Some(daemon);
             }
         }
-        Self { _weir: weir, _workers: workers, _sink: sink, receiver, _other: other, target, mac, pair }
+        Self { _weir: weir, _workers: workers, _sinks: sinks, receiver, _other: other, target, mac, pair }
     }
 
     /// Whom to flood.

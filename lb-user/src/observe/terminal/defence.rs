@@ -37,6 +37,7 @@ pub(super) fn line(of_service: &ServiceDefence, defence: &Defence) -> Option<Lin
 /// What becomes of SYNs in a flood.
 fn answer(of_service: &ServiceDefence, defence: &Defence) -> &'static str {
     match defence.scheme.as_str() {
+        _ if !of_service.answers_syns => "segments of no connection are refused; SYNs pass, since it is not they that come in a flood",
         _ if !defence.live => "SYNs pass to the kernel, because no daemon renews the defence's record",
         _ if of_service.is_unsafe => "SYNs pass to the kernel, because a connection that begins with a cookie would be lost on this host",
         "own" if !of_service.kernels_only => "SYNs are answered with Weir's own cookies, which keep all TCP options",

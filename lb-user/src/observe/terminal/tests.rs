@@ -62,6 +62,10 @@ fn what_the_defence_does_is_said_in_each_mode() {
     ] {
         assert_eq!(line(&change), said(&format!("flood for 1 min 23 s: SYNs pass to the kernel, because {why}"), true));
     }
+    let strays = "flood for 1 min 23 s: segments of no connection are refused; SYNs pass, since it is not they that come in a flood";
+    assert_eq!(line(&|snapshot| snapshot.services[0].defence.as_mut().unwrap().answers_syns = false), said(strays, true));
+    let kernels = |snapshot: &mut Snapshot| snapshot.services[0].defence.as_mut().unwrap().kernels_only = true;
+    assert_eq!(line(&kernels), said(kernel, true));
     let over = "the flood is over after 1 min 23 s (ordered off): SYNs pass to the kernel, cookies sent before are still honoured";
     assert_eq!(line(&|snapshot| of_service(snapshot, "lingering", Order::Off)), said(over, false));
     assert_eq!(line(&|snapshot| of_service(snapshot, "calm", Order::Off)), said("calm (ordered off)", false));

@@ -221,7 +221,7 @@ const LINGER: u64 = 120_000_000_000;
 pub fn flood(service: u32, now: u64) -> FloodState {
     if service == LINGERING {
         // The times of the floods are shorter than the time since the machine came up, which the test cannot choose.
-        return FloodState { entered: now - MINIMUM - 1_000_000_000, hot: now - QUIET - 1_000_000_000 };
+        return FloodState { entered: now - MINIMUM - 1_000_000_000, hot: now - QUIET - 1_000_000_000, syns: now - QUIET - 1_000_000_000 };
     }
     FloodState::default()
 }

@@ -181,9 +181,9 @@ impl DataPlane {
 
     /// The flood on a service, as the programs have written it down.
     pub fn flood(&self, service: u32) -> lb_common::flood::FloodState {
-        let mut words = [0; 2];
+        let mut words = [0; 3];
         bpf::maps::lookup(self.map("FLOODS"), service, &mut words).expect("a service's flood");
-        lb_common::flood::FloodState { entered: words[0], hot: words[1] }
+        lb_common::flood::FloodState { entered: words[0], hot: words[1], syns: words[2] }
     }
 
     /// Writes an element of an array.

@@ -195,6 +195,7 @@ fn rising_strays(plane: &Plane) {
         let calm = met.iter().take_while(|reason| **reason == Reason::TcpEstablished).count();
         if calm < met.len() {
             assert!(met[calm..].iter().all(|reason| *reason == Reason::CookieRefused), "{met:?}");
+            assert_eq!(reason(plane, RISING, &v4(1, RISING, SYN)), Reason::TcpOpened, "it is not SYNs that come in a flood");
             return plane.kernel.prepare(&plane.world, State::Awake);
         }
     }

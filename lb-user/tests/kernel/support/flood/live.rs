@@ -101,7 +101,16 @@ pub struct Sink {
 impl Sink {
     /// Attaches it to a device of a client's.
     pub fn attach(entrance: &Entrance, device: &str) -> Self {
-        let program = bpf::load(bpf::XDP, "sink", &program::sink()).unwrap_or_else(|error| panic!("load the sink: {error}"));
+        Self::run(entrance, device, &program::sink())
+    }
+
+    /// A program that does the same with every packet that comes by the device, at once: the least that a program can cost there.
+    pub fn of_all(entrance: &Entrance, device: &str, action: i32) -> Self {
+        Self::run(entrance, device, &program::always(action))
+    }
+
+    fn run(entrance: &Entrance, device: &str, instructions: &[u64]) -> Self {
+        let program = bpf::load(bpf::XDP, "sink", instructions).unwrap_or_else(|error| panic!("load the sink: {error}"));
         let attach = || link(&program, nix::net::if_::if_nametoindex(device).expect("the device's index"), NATIVE);
         Self { _link: entrance.run(attach) }
     }

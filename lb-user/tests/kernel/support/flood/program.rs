@@ -98,6 +98,11 @@ pub(super) fn sink() -> Vec<u64> {
     ]
 }
 
+/// Does the same with every packet.
+pub(super) fn always(action: i32) -> Vec<u64> {
+    vec![set(0, action), exit()]
+}
+
 /// Folds a sum of a few 32-bit words and stores its complement; 0 as its other form, which UDP needs and nobody minds.
 fn put_checksum(sum: u8, at: usize) -> Vec<u64> {
     let mut text = Vec::new();
