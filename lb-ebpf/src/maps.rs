@@ -16,9 +16,8 @@ use lb_common::{
     Address, FlowKey,
     abi::{
         BackendCounters, BackendState, BackendTimes, DROP_REASONS as REASONS, DefencePolicy, DropKey, Event, GroupKey, GroupRecord,
-        KnownFlow, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch,
-        SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord, ServiceTimes, Settings, SocketTag, TraceFilter, TraceRecord,
-        TraceState, UdpFlow,
+        KnownFlow, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch, SelectorCounters,
+        ServiceCounters, ServiceKey, ServiceRecord, ServiceTimes, Settings, SocketTag, TraceFilter, TraceRecord, TraceState, UdpFlow,
     },
     flood::{FloodState, FloodWindow},
     limiter::Bucket,

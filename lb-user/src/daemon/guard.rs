@@ -18,7 +18,7 @@ use lb_common::{
 use super::{
     Daemon,
     host::{Cookies, HostFacts},
-    story::Story,
+    story::{Look, Story},
 };
 use crate::{
     api::protocol::Order,
@@ -132,12 +132,11 @@ impl Daemon {
     fn try_look_at_floods(&mut self) -> Result<(), Error> {
         let now = monotonic_time();
         let mut is_stale = false;
-        let mut flood = false;
-        for service in self.plan.services.iter().filter(|service| service.protocol == Protocol::Tcp) {
-            let Some(policy) = self.guard.policies.get(&service.index).filter(|policy| policy.is_defended()) else { continue };
+        let mut looks = Vec::new();
+        for (position, service) in self.plan.services.iter().enumerate().filter(|(_, service)| service.protocol == Protocol::Tcp) {
+            let Some(policy) = self.guard.policies.get(&service.index).copied().filter(DefencePolicy::is_defended) else { continue };
             let state = self.dataplane.maps.defence.flood(service.index)?;
             let mode = policy.mode(&state, now);
-            flood |= mode == Mode::Flood;
             if mode == Mode::Calm {
                 if state.entered != 0 {
                     self.dataplane.maps.defence.clear_flood(service.index)?;
@@ -153,11 +152,13 @@ impl Daemon {
                 Cookies::Kernels => told != policy_flags::KERNEL_SCHEME,
                 Cookies::None(_) => told & policy_flags::UNSAFE == 0,
             };
-            let answers_syns = policy.answers_syns(&state, now);
-            let (live, host) = (&self.guard.live, &self.guard.host);
-            Story::go_on(&mut self.guard.stories, service, policy, mode, &totals, live, host, cookies, answers_syns, now);
+            looks.push((position, Look { now, policy, mode, totals, cookies, answers_syns: policy.answers_syns(&state, now) }));
         }
-        self.renew(now, flood)?;
+        // Told after the record is renewed: what is done about a flood may depend on a sysctl that is set with it.
+        self.renew(now, looks.iter().any(|(_, look)| look.mode == Mode::Flood))?;
+        for (position, look) in looks {
+            Story::go_on(&mut self.guard.stories, &self.plan.services[position], &look, &self.guard.live, &self.guard.host);
+        }
         if is_stale {
             self.defend();
         }

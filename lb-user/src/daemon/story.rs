@@ -49,47 +49,43 @@ impl Figures {
     }
 }
 
+/// A look at a service's defence.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    /// When: nanoseconds of CLOCK_MONOTONIC.
+    pub now: u64,
+    /// What the programs were told.
+    pub policy: DefencePolicy,
+    /// What they do.
+    pub mode: Mode,
+    /// Whether it is SYNs that come in a flood.
+    pub answers_syns: bool,
+    /// Which cookies may be sent.
+    pub cookies: Cookies,
+    /// The service's counters.
+    pub totals: ServiceTotals,
+}
+
 impl Story {
     /// Takes a look at a service's defence into its story, and logs where it has turned.
-    #[expect(clippy::too_many_arguments, reason = "one call; each is another thing that the line in the log is about")]
-    pub fn go_on(
-        stories: &mut BTreeMap<u32, Self>,
-        service: &Service,
-        policy: &DefencePolicy,
-        mode: Mode,
-        totals: &ServiceTotals,
-        live: &LiveState,
-        host: &HostFacts,
-        cookies: Cookies,
-        answers_syns: bool,
-        now: u64,
-    ) {
-        let figures = Figures::of(totals);
-        let Some(story) = stories.get_mut(&service.index) else {
-            let story = Self { mode: Mode::Calm, since: now, began: now, before: figures, last: (now, figures) };
-            stories.insert(service.index, story);
-            return Self::go_on(stories, service, policy, mode, totals, live, host, cookies, answers_syns, now);
-        };
+    pub fn go_on(stories: &mut BTreeMap<u32, Self>, service: &Service, look: &Look, live: &LiveState, host: &HostFacts) {
+        let (now, figures) = (look.now, Figures::of(&look.totals));
+        let begin = || Self { mode: Mode::Calm, since: now, began: now, before: figures, last: (now, figures) };
+        let story = stories.entry(service.index).or_insert_with(begin);
         let last = std::mem::replace(&mut story.last, (now, figures));
-        let was = std::mem::replace(&mut story.mode, mode);
-        if was == mode {
+        let was = std::mem::replace(&mut story.mode, look.mode);
+        if was == look.mode {
             return;
         }
         story.since = now;
         let name = &service.name;
-        match (was, mode) {
+        match (was, look.mode) {
             (Mode::Calm, Mode::Flood) => {
                 (story.began, story.before) = (now, last.1);
                 let rate = rate(figures.since(last.1).syns, now.saturating_sub(last.0));
-                tracing::warn!(
-                    "service {name}: flood, {}: {rate}; {}",
-                    cause(policy, now),
-                    answer(policy, cookies, answers_syns, live, host)
-                );
+                tracing::warn!("service {name}: flood, {}: {rate}; {}", cause(&look.policy, now), answer(look, live, host));
             }
-            (Mode::Lingering, Mode::Flood) => {
-                tracing::warn!("service {name}: flood again; {}", answer(policy, cookies, answers_syns, live, host))
-            }
+            (Mode::Lingering, Mode::Flood) => tracing::warn!("service {name}: flood again; {}", answer(look, live, host)),
             (_, Mode::Lingering) => {
                 tracing::warn!("service {name}: the flood is over; {}; SYNs pass to the kernel again", told(story, figures, now));
             }
@@ -118,8 +114,9 @@ fn rate(syns: u64, nanoseconds: u64) -> String {
 }
 
 /// What is done about it.
-fn answer(policy: &DefencePolicy, cookies: Cookies, answers_syns: bool, live: &LiveState, host: &HostFacts) -> String {
-    if !answers_syns {
+fn answer(look: &Look, live: &LiveState, host: &HostFacts) -> String {
+    let Look { policy, cookies, .. } = *look;
+    if !look.answers_syns {
         return "segments of no connection are refused, and SYNs pass to the kernel, since it is not they that come in a flood".to_owned();
     }
     if let Cookies::None(why) = cookies {

@@ -171,7 +171,7 @@ fn under_a_flood_are_the_kernel_s() {
         let (weir, _workers, pair) = stopped(cookies);
         let target = SocketAddr::new(pair.server_v4[0], PORT);
         ready(&pair);
-        let flood = hping3(&pair.client, target, Duration::from_secs(1));
+        let flood = hping3(&pair.client, target, None, Duration::from_secs(1));
         let full = eventually(Duration::from_secs(5), || {
             let queues: Vec<_> = service(&weir).backends.iter().filter_map(|backend| backend.queues.syn_queue).collect();
             if queues.len() == 2 && queues.iter().all(|queue| queue.length >= queue.limit) {

@@ -75,7 +75,7 @@ fn a_router_forwards_the_port_it_listens_on() {
         assert_served(&topology.client, client, router, &own);
         let books = books.until_now(&weir, &topology.router);
         println!("for the router: {:?}", books.moved());
-        assert!(books.reason("cookie_sent") > 1_000, "{:?}", books.moved());
+        assert!(books.reason("cookie_sent") > 200, "{:?}", books.moved());
     }
 }
 
@@ -123,7 +123,7 @@ fn others_addresses_are_translated() {
         assert_served(&topology.client, client, target, &own);
         let books = books.until_now(&weir, &topology.router);
         println!("{target}: {:?}", books.moved());
-        assert!(books.reason("cookie_sent") > 1_000, "{:?}", books.moved());
+        assert!(books.reason("cookie_sent") > 200, "{:?}", books.moved());
     }
     let log = weir.log();
     assert!(log.contains("net.ipv4.tcp_syncookies is 2 instead of 1"), "{log}");
