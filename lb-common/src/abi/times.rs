@@ -8,7 +8,6 @@ const FIRST: i32 = -14;
 const LAST: i32 = 4;
 
 /// How many bounds there are.
-#[expect(clippy::cast_sign_loss, reason = "LAST is the greater")]
 pub const TIME_BOUNDS: usize = (LAST - FIRST + 1) as usize;
 
 /// How often something took how long. Plain sums: the programs add to them by atomic operations, at most once for each connection.
@@ -40,7 +39,7 @@ pub const fn time_bucket(nanoseconds: u64) -> usize {
     const SECOND: u64 = 1_000_000_000;
     let nanoseconds = if nanoseconds > LONG { LONG } else { nanoseconds };
     // In units of the first bound, rounded up: what is a hair above a bound belongs to the next bucket.
-    let units = ((nanoseconds << -FIRST) + SECOND - 1) / SECOND;
+    let units = (nanoseconds << -FIRST).div_ceil(SECOND);
     // The smallest power of two that is not below: by comparisons, since the programs' instruction set counts no zeros.
     let mut index = 0;
     while index < TIME_BOUNDS && units > 1 << index {

@@ -133,10 +133,10 @@ fn service(skb: *const u8, target: &Target) -> Option<u32> {
 /// Adds one to a row. The table of rows is bounded; what finds it full is counted by itself.
 #[inline(always)]
 fn count(key: &DropKey) {
-    let map = core::ptr::from_ref(&KERNEL_DROPS).cast_mut().cast();
-    let key = core::ptr::from_ref(key).cast();
     /// `BPF_NOEXIST`
     const NEW: u64 = 1;
+    let map = core::ptr::from_ref(&KERNEL_DROPS).cast_mut().cast();
+    let key = core::ptr::from_ref(key).cast();
     // SAFETY: the map is this object's, and the key is as long as the map's keys.
     let mut row = unsafe { bpf_map_lookup_elem(map, key) };
     if row.is_null() {

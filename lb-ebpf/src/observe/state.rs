@@ -13,7 +13,7 @@ use super::{tag, times};
 use crate::maps::{BACKEND_COUNTERS, EVENTS};
 
 /// The states of a TCP socket (include/net/tcp_states.h).
-mod state {
+mod tcp {
     pub const ESTABLISHED: u64 = 1;
     pub const SYN_SENT: u64 = 2;
     pub const SYN_RECV: u64 = 3;
@@ -26,17 +26,17 @@ mod state {
 pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
     let (sk, old, new): (*mut c_void, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     match (old, new) {
-        (_, state::LISTEN) => announce(&ctx, sk, EventKind::ListenStart),
-        (state::LISTEN, state::CLOSE) => announce(&ctx, sk, EventKind::ListenStop),
-        (state::SYN_RECV, state::ESTABLISHED) => {
+        (_, tcp::LISTEN) => announce(&ctx, sk, EventKind::ListenStart),
+        (tcp::LISTEN, tcp::CLOSE) => announce(&ctx, sk, EventKind::ListenStop),
+        (tcp::SYN_RECV, tcp::ESTABLISHED) => {
             if let Some(tag) = tag::of(sk) {
                 count(tag.slot, |counters| counters.established += 1);
                 times::handshake(sk, tag);
             }
         }
         // A connection that was never established was never counted.
-        (state::SYN_RECV | state::SYN_SENT | state::CLOSE, _) => {}
-        (_, state::CLOSE) => {
+        (tcp::SYN_RECV | tcp::SYN_SENT | tcp::CLOSE, _) => {}
+        (_, tcp::CLOSE) => {
             if let Some(tag) = tag::of(sk) {
                 count(tag.slot, |counters| counters.closed += 1);
             }

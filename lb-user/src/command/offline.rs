@@ -42,7 +42,7 @@ pub fn snapshot(global: &GlobalArgs) -> Result<Snapshot, Failure> {
         instance: global.instance.clone(),
         interfaces: interfaces.collect(),
         shares,
-        watch: Watch { kernel_drops, accept_latency, ..Watch::default() },
+        watch: Watch { accept_latency, kernel_drops, ..Watch::default() },
         handshakes: pins.link("socket_state").exists(),
         drop_reasons: if kernel_drops { dataplane::drop_reason_names() } else { ReasonNames::default() },
         ..Facts::default()

@@ -196,7 +196,7 @@ impl WatchMaps {
     /// The kernel's drops. This walks the table: some system calls for each row.
     pub fn kernel_drops(&self) -> Result<KernelDrops, Error> {
         let mut rows = Vec::new();
-        for row in self.kernel_drops.iter() {
+        for row in &self.kernel_drops {
             let (Plain(key), counts) = row.map_err(Error::map("KERNEL_DROPS"))?;
             rows.push((key, counts.iter().sum()));
         }
@@ -270,6 +270,7 @@ pub(super) const DROPS_UNSEEN: &str = "the kernel's own drops are not counted";
 
 /// Which of the watching programs are attached.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "four programs or parts of them, each there or not")]
 pub struct Watching {
     /// That which counts the kernel's drops.
     pub kernel_drops: bool,
