@@ -91,7 +91,7 @@ pub(crate) fn small() -> Snapshot {
         },
         watch: Watch {
             interval: Some(1.0),
-            look: Some(0.000_25),
+            look: Some(1.0 / 4096.0),
             listeners: 4,
             syn_queues: Some("iterator".to_owned()),
             accept_latency: Some("measured".to_owned()),
@@ -219,12 +219,12 @@ pub(crate) fn datagram_queues() -> Queues {
     }
 }
 
-/// So many of a millisecond each.
+/// So many of 1/1024 of a second each, which JSON's reader takes exactly.
 #[expect(clippy::cast_precision_loss, reason = "a few")]
 fn times(count: u64) -> Histogram {
     let mut counts = vec![0; TIME_BOUNDS + 1];
-    counts[5] = count;
-    Histogram { counts, sum: count as f64 * 0.001 }
+    counts[4] = count;
+    Histogram { counts, sum: count as f64 / 1024.0 }
 }
 
 fn drops(reason: &str, packets: u64) -> KernelDrop {
