@@ -47,6 +47,7 @@ pub extern "C" fn trace_packet(ctx: *mut xdp_md, service: u32, reason: u32, is_a
     // SAFETY: the context is the one the kernel handed to this program.
     let interface = unsafe { (*ctx).ingress_ifindex };
     let length = parse::length_of(ctx);
+    #[expect(clippy::cast_possible_truncation, reason = "192")]
     let captured = length.min(TRACE_BYTES as u32);
     let record = entry.write(TraceRecord { time: now, service, reason, interface, length, captured, padding: 0, bytes: [0; TRACE_BYTES] });
     // SAFETY: the context is the kernel's, and the buffer has room for what is read.
