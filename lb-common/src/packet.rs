@@ -107,6 +107,13 @@ impl<const LENGTH: usize> Header<'_, LENGTH> {
         u32::from_be(self.load::<u32, AT>())
     }
 
+    /// The first six bytes, such as a MAC address, as a number whose first byte is the most significant. They are read as eight.
+    #[inline(always)]
+    #[must_use]
+    pub fn leading48(&self) -> u64 {
+        u64::from_be(self.load::<u64, 0>()) >> 16
+    }
+
     /// Four bytes as memory holds them, for [`crate::Address::from_ipv4_network`].
     #[inline(always)]
     #[must_use]
@@ -241,6 +248,7 @@ trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u16 {}
 impl Plain for u32 {}
+impl Plain for u64 {}
 impl Plain for [u64; 2] {}
 
 #[cfg(test)]

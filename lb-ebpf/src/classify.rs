@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    Reason,
+    FlowKey, Reason,
     abi::{Case, ServiceKey, ServiceRecord},
 };
 
@@ -11,16 +11,19 @@ use crate::{
     verdict::Verdict,
 };
 
-/// The service that the packet goes to.
+/// Whether a service has the port that the packet goes to.
 ///
-/// The bitmap of ports comes first: it lets nearly everything that is not ours leave before anything is hashed.
+/// This comes first: it lets nearly everything that is not ours leave before anything is hashed.
+#[inline(always)]
+pub fn port(key: &FlowKey) -> Result<(), Reason> {
+    let ports = PORTS.get(0).ok_or(Reason::MapMiss)?;
+    if ports.has(key.protocol_number(), key.destination_port) { Ok(()) } else { Err(Reason::NotAPort) }
+}
+
+/// The service that the packet goes to, whose port is one of a service's.
 #[inline(always)]
 pub fn service(ctx: *mut xdp_md, case: &mut Case) -> Result<ServiceRecord, Verdict> {
     let key = &case.key;
-    let ports = PORTS.get(0).ok_or(Reason::MapMiss)?;
-    if !ports.has(key.protocol_number(), key.destination_port) {
-        return Err(Reason::NotAPort.into());
-    }
     // SAFETY: the context is the one the kernel handed to this program.
     let interface = unsafe { (*ctx).ingress_ifindex };
     let key = ServiceKey::new(key.destination, key.destination_port, key.protocol_number(), interface);

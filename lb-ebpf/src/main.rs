@@ -24,19 +24,21 @@ use aya_ebpf::{
     macros::{classifier, sk_reuseport, xdp},
     programs::{SkReuseportContext, TcContext, XdpContext},
 };
+use lb_common::{Reason, abi::Scratch};
 
 use crate::{deliver::Delivered, syn_defence::restore, verdict::Verdict};
 
 /// The XDP program: attached to each interface that Weir serves.
 #[xdp(frags)]
 pub fn ingress(ctx: XdpContext) -> u32 {
-    let result = balance(ctx.ctx);
-    verdict::finish(ctx.ctx, result)
+    let Some(packet) = parse::scratch() else { return verdict::finish(ctx.ctx, Err(Reason::MapMiss.into()), 0) };
+    let result = balance(ctx.ctx, packet);
+    verdict::finish(ctx.ctx, result, packet.case.length)
 }
 
 #[inline(always)]
-fn balance(ctx: *mut xdp_md) -> Result<Delivered, Verdict> {
-    let packet = parse::packet(ctx)?;
+fn balance(ctx: *mut xdp_md, packet: &mut Scratch) -> Result<Delivered, Verdict> {
+    parse::headers(ctx, &mut packet.case)?;
     let service = classify::service(ctx, &mut packet.case)?;
     let admission = syn_defence::admit(ctx, packet, &service)?;
     let backend = select::backend(ctx, &packet.case, &service, admission)?;

@@ -1,7 +1,8 @@
 //! The first stage: whose packet is this? And where its bytes are.
 //!
-//! The headers are read by a function that the verifier looks at once, by itself (a global function, BTF_FUNC_GLOBAL), and what they say goes
-//! on in numbers, in the [`Case`]: inlined, every way through the headers would be walked again for each way on.
+//! The usual headers are read on the spot ([`wire::usual`]), with the few comparisons that they need. All others are read by a function that
+//! the verifier looks at once, by itself (a global function, BTF_FUNC_GLOBAL): inlined, every way through them would be walked again for each
+//! way on. Either way what they say goes on in numbers, in the [`Case`].
 
 use core::mem::offset_of;
 
@@ -14,18 +15,42 @@ use lb_common::{
 };
 
 use crate::{
+    classify,
     maps::SCRATCH,
     verdict::{Answer, Verdict},
 };
 
-/// Reads the headers of the packet.
+/// The memory for the packet at hand.
 #[inline(always)]
-pub fn packet<'a>(ctx: *mut xdp_md) -> Result<&'a mut Scratch, Verdict> {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Err(Reason::MapMiss.into()) };
+pub fn scratch<'a>() -> Option<&'a mut Scratch> {
     // SAFETY: the pointer is to this CPU's own value, and no other program or interrupt runs on this CPU within the packet's way.
-    let scratch = unsafe { &mut *scratch };
-    Answer(read_headers(ctx, &raw mut scratch.case)).go_on(0)?;
-    Ok(scratch)
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Writes what the headers say to `case`, if the packet goes to a port that a service has; else the length alone.
+#[inline(always)]
+pub fn headers(ctx: *mut xdp_md, case: &mut Case) -> Result<(), Verdict> {
+    let window = window(ctx);
+    match wire::usual(&window) {
+        Some(Ok(flow)) => {
+            let length = length(ctx, &window, flow.end);
+            // Before anything else is written: most of what is not ours ends here.
+            if let Err(reason) = classify::port(&flow.key) {
+                case.length = length;
+                return Err(reason.into());
+            }
+            *case = Case::new(&flow, length);
+            Ok(())
+        }
+        Some(Err(reason)) => {
+            case.length = length(ctx, &window, usize::MAX);
+            Err(reason.into())
+        }
+        None => {
+            Answer(read_headers(ctx, &raw mut *case)).go_on(0)?;
+            classify::port(&case.key).map_err(Into::into)
+        }
+    }
 }
 
 /// Writes what the headers say to `case`. Answers an [`Answer`]; where the packet has no flow, only the length is written.

@@ -6,11 +6,7 @@ use aya_ebpf::bindings::{
 };
 use lb_common::{Action, Reason};
 
-use crate::{
-    deliver::Delivered,
-    maps::{SCRATCH, SERVICE_COUNTERS},
-    trace,
-};
+use crate::{deliver::Delivered, maps::SERVICE_COUNTERS, trace};
 
 /// What becomes of a packet, and for whom that is counted.
 #[derive(Debug, Clone, Copy)]
@@ -46,19 +42,19 @@ fn index(reason: Reason) -> usize {
     index as usize
 }
 
-/// Counts the packet and answers with what XDP is to do with it.
+/// Counts the packet, of so many bytes, and answers with what XDP is to do with it.
 #[inline(always)]
-pub fn finish(ctx: *mut xdp_md, result: Result<Delivered, Verdict>) -> u32 {
+pub fn finish(ctx: *mut xdp_md, result: Result<Delivered, Verdict>, length: u64) -> u32 {
     let verdict = match result {
         Ok(Delivered { service, reason }) => Verdict { service, reason },
         Err(verdict) => verdict,
     };
-    if let (Some(counters), Some(scratch)) = (SERVICE_COUNTERS.get_ptr_mut(verdict.service), SCRATCH.get(0)) {
+    if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(verdict.service) {
         // SAFETY: the pointer is to this CPU's own value, and no other program or interrupt runs on this CPU within the packet's.
         let counters = unsafe { &mut *counters };
         if let Some(counter) = counters.by_reason.get_mut(index(verdict.reason)) {
             counter.packets += 1;
-            counter.bytes += scratch.case.length;
+            counter.bytes += length;
         }
     }
     trace::observe(ctx, &verdict);

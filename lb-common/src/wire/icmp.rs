@@ -24,7 +24,7 @@ pub fn quoted(window: &Window<'_>, network: &Network) -> Result<usize, Reason> {
 /// ICMP: destination unreachable, source quench (deprecated), redirect, time exceeded, parameter problem. ICMPv6: the types below 128
 /// are the errors; 1 to 4 are those in use.
 #[inline(always)]
-const fn is_error(protocol: u8, message: u8) -> bool {
+pub(super) const fn is_error(protocol: u8, message: u8) -> bool {
     if protocol == protocol::ICMP { matches!(message, 3 | 4 | 5 | 11 | 12) } else { matches!(message, 1..=4) }
 }
 

@@ -6,9 +6,9 @@ use crate::{Address, Reason, packet::Window};
 /// The length of the header without options.
 pub const LENGTH: usize = 20;
 /// In the fragment field: more fragments follow.
-const MORE_FRAGMENTS: u16 = 0x2000;
+pub(super) const MORE_FRAGMENTS: u16 = 0x2000;
 /// In the fragment field: the offset in units of 8 bytes.
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+pub(super) const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// Reads the header at `offset`; options are stepped over.
 ///

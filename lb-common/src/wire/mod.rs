@@ -94,6 +94,72 @@ pub fn flow(window: &Window<'_>) -> Result<Flow, Reason> {
     Ok(Flow { destination_mac: frame.destination_mac, ..flow_at(window, frame.ether_type, frame.payload)? })
 }
 
+/// What [`flow`] finds of a usual packet, in fewer steps: an untagged frame, an IPv4 header without options or an IPv6 header without
+/// extension headers, a whole segment or datagram; and of what most often is none: other protocols, ICMP that is no error, the middle of
+/// a datagram. `None` says only that [`flow`] has to look.
+#[inline(always)]
+pub fn usual(window: &Window<'_>) -> Option<Result<Flow, Reason>> {
+    const V4: usize = ethernet::LENGTH + ipv4::LENGTH;
+    const V6: usize = ethernet::LENGTH + ipv6::LENGTH;
+    let frame = window.header::<V4>(0)?;
+    match frame.number16::<12>() {
+        ethernet::IPV4 => {
+            let length = usize::from(frame.number16::<16>());
+            if frame.byte::<14>() != 0x45 || length < ipv4::LENGTH {
+                return None;
+            }
+            match frame.number16::<20>() & (ipv4::FRAGMENT_OFFSET | ipv4::MORE_FRAGMENTS) {
+                0 => {}
+                field if field & ipv4::FRAGMENT_OFFSET != 0 => return Some(Err(Reason::LaterFragment)),
+                _ => return None,
+            }
+            usual_transport::<V4>(window, frame.byte::<23>(), ethernet::LENGTH + length, || {
+                (Address::from_ipv4_network(frame.word::<26>()), Address::from_ipv4_network(frame.word::<30>()))
+            })
+        }
+        ethernet::IPV6 => {
+            let frame = window.header::<V6>(0)?;
+            let (source, destination) = (Address::from_words(frame.words::<22>()), Address::from_words(frame.words::<38>()));
+            let length = usize::from(frame.number16::<18>());
+            if frame.byte::<14>() >> 4 != 6 || length == 0 || source.is_ipv4() || destination.is_ipv4() {
+                return None;
+            }
+            usual_transport::<V6>(window, frame.byte::<20>(), V6 + length, || (source, destination))
+        }
+        ethernet::CUSTOMER_TAG | ethernet::SERVICE_TAG => None,
+        _ => Some(Err(Reason::NotIp)),
+    }
+}
+
+/// The flow of the segment or datagram at the constant position `AT` of an untagged frame.
+#[inline(always)]
+fn usual_transport<const AT: usize>(
+    window: &Window<'_>,
+    protocol: u8,
+    end: usize,
+    addresses: impl FnOnce() -> (Address, Address),
+) -> Option<Result<Flow, Reason>> {
+    let (source_port, destination_port, kind, header_length) = match protocol {
+        protocol::TCP => {
+            let segment = tcp::parse(window, AT).ok()?;
+            (segment.source_port, segment.destination_port, Kind::Segment(segment.flags), segment.length)
+        }
+        protocol::UDP => {
+            let datagram = udp::parse(window, AT).ok()?;
+            (datagram.source_port, datagram.destination_port, Kind::Datagram, 0)
+        }
+        protocol::ICMP | protocol::ICMPV6 => {
+            let header = window.header::<{ icmp::LENGTH }>(AT)?;
+            return (!icmp::is_error(protocol, header.byte::<0>())).then_some(Err(Reason::NotTransport));
+        }
+        _ => return None,
+    };
+    let destination_mac = window.header::<{ ethernet::LENGTH }>(0)?.leading48();
+    let (source, destination) = addresses();
+    let key = FlowKey::new(source, source_port, destination, destination_port, protocol);
+    Some(Ok(Flow { key, kind, destination_mac, network: ethernet::LENGTH, header_length, transport: AT, end }))
+}
+
 /// Finds the flow of the packet of this type at `start`, whatever stands before it.
 ///
 /// # Errors
