@@ -3,11 +3,11 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     FlowKey, Reason,
-    abi::{Case, ServiceKey, ServiceRecord},
+    abi::{Case, SeenService, ServiceKey, ServiceRecord},
 };
 
 use crate::{
-    maps::{PORTS, SERVICES},
+    maps::{PORTS, SEEN_SERVICES, SERVICE_CHANGES, SERVICES},
     verdict::Verdict,
 };
 
@@ -27,13 +27,26 @@ pub fn service(ctx: *mut xdp_md, case: &mut Case) -> Result<ServiceRecord, Verdi
     // SAFETY: the context is the one the kernel handed to this program.
     let interface = unsafe { (*ctx).ingress_ifindex };
     let key = ServiceKey::new(key.destination, key.destination_port, key.protocol_number(), interface);
-    // SAFETY: a record's place may be given to another record while this one is read (the daemon removed a service at that moment);
-    // the values are plain numbers, and the packet passes whatever they are.
-    let service = *unsafe { SERVICES.get(key) }.ok_or(Reason::NotAnAddress)?;
+    let service = find(&key)?;
     if !service.macs.contains(&case.destination_mac) {
         return Err(Reason::OtherHost.into());
     }
     case.service = service.service;
     case.maximum_segment_size = service.maximum_segment_size.into();
-    Ok(service)
+    Ok(*service)
+}
+
+/// The record of a key: as this CPU has seen it lately, else by the hash table, whose lookup costs ten times as much.
+#[inline(always)]
+fn find<'a>(key: &ServiceKey) -> Result<&'a ServiceRecord, Reason> {
+    let (Some(&changes), Some(seen)) = (SERVICE_CHANGES.get(0), SEEN_SERVICES.get_ptr_mut(key.slot())) else { return Err(Reason::MapMiss) };
+    // SAFETY: the pointer is to this CPU's own value, and XDP alone writes it.
+    let seen = unsafe { &mut *seen };
+    if !seen.is(key, changes) {
+        // SAFETY: a record's place may be given to another record while this one is read (the daemon removed a service at that moment);
+        // the values are plain numbers, the packet passes whatever they are, and what is kept is good until the daemon counts the change.
+        let record = *unsafe { SERVICES.get(key) }.ok_or(Reason::NotAnAddress)?;
+        *seen = SeenService::new(key, changes, record);
+    }
+    Ok(&seen.record)
 }

@@ -15,9 +15,10 @@ use aya_ebpf::{
 use lb_common::{
     Address, FlowKey,
     abi::{
-        BackendCounters, BackendState, BackendTimes, DROP_REASONS as REASONS, DefencePolicy, DropKey, Event, GroupKey, GroupRecord,
-        KnownFlow, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch, SelectorCounters,
-        ServiceCounters, ServiceKey, ServiceRecord, ServiceTimes, Settings, SocketTag, TraceFilter, TraceRecord, TraceState, UdpFlow,
+        AddressFilter, BackendCounters, BackendState, BackendTimes, DROP_REASONS as REASONS, DefencePolicy, DropKey, Event, GroupKey,
+        GroupRecord, KnownFlow, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch,
+        SeenService, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord, ServiceTimes, Settings, SocketTag, TraceFilter,
+        TraceRecord, TraceState, UdpFlow,
     },
     flood::{FloodState, FloodWindow},
     limiter::Bucket,
@@ -35,6 +36,16 @@ pub static PORTS: Array<PortBitmap, 1> = Array::new();
 /// One entry for each service and address of the namespace: full only if their product is above the size (set at load).
 #[btf_map]
 pub static SERVICES: HashMap<ServiceKey, ServiceRecord, 65_536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// 0 -> how often SERVICES has changed. Written by the daemon after each change, read by XDP for packets whose port has its bit. Never
+/// missing.
+#[btf_map]
+pub static SERVICE_CHANGES: Array<u64, 1> = Array::new();
+
+/// Slot by hash of the key -> an entry of SERVICES as it was found lately, per CPU. Written by XDP, for keys that are in SERVICES alone:
+/// whoever sends packets cannot choose them.
+#[btf_map]
+pub static SEEN_SERVICES: PerCpuArray<SeenService, { SeenService::SLOTS as usize }> = PerCpuArray::new();
 
 /// What a group is bound to -> its service. Written by the daemon, read by the selector. At most one entry for each service.
 #[btf_map]
@@ -113,6 +124,11 @@ pub static BUDGETS: PerCpuArray<Bucket, 2> = PerCpuArray::new();
 /// An address of this host -> 1. Written by the daemon, read by XDP before it answers a SYN.
 #[btf_map]
 pub static ADDRESSES: HashMap<Address, u32, 4_096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// 0 -> a filter of the keys of ADDRESSES. Written by the daemon before an address is entered there, read by XDP in place of most lookups.
+/// Never missing.
+#[btf_map]
+pub static ADDRESS_FILTER: Array<AddressFilter, 1> = Array::new();
 
 /// UDP flow -> its backend. The selector enters flows, at a capped rate; the least recently used make room. XDP only reads it.
 #[btf_map]

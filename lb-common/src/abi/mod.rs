@@ -5,6 +5,7 @@
 //! [`crate::Reason`] or to a map's type or size in lb-ebpf's `maps.rs` raises [`ABI_VERSION`]; the socket array alone has a shape that
 //! never changes, and every version adopts it.
 
+mod addresses;
 mod backend;
 mod case;
 mod defence;
@@ -17,6 +18,7 @@ mod times;
 mod trace;
 mod watch;
 
+pub use addresses::AddressFilter;
 pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
 pub use case::{Case, Offered, Scratch, Segment};
 pub use defence::{
@@ -25,7 +27,7 @@ pub use defence::{
 };
 pub use event::{Event, EventKind, SocketFacts};
 pub use request::{ASSIGN_PLACEHOLDER, RESTORE_MAGIC, RequestAttributes, RestoreCounters, RestoreRequest, Restored};
-pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
+pub use service::{Counter, GroupKey, GroupRecord, PortBitmap, SeenService, ServiceCounters, ServiceKey, ServiceRecord, service_flags};
 pub use settings::{Settings, UdpFlow};
 pub use table::{MAX_STEPS, NO_SLOT, QUIC_WORKERS, TABLE_HEADER, TableHeader, entry_index};
 pub use times::{TIME_BOUNDS, Times, time_bounds, time_bucket};
@@ -34,7 +36,7 @@ pub use watch::{BackendTimes, DROP_REASONS, DropKey, ServiceTimes, SocketQueues}
 
 /// The version of everything in this module. Maps are pinned under a directory of this name; a daemon of another version makes a set
 /// of its own and moves the data plane over.
-pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 3 } else { 2 };
+pub const ABI_VERSION: u32 = if cfg!(feature = "next-abi") { 4 } else { 3 };
 
 /// How many slots the socket array has. It is pinned outside the version's directory and outlives versions: this never changes.
 pub const SOCKET_SLOTS: u32 = 65_536;
@@ -49,13 +51,15 @@ mod tests {
 
     /// The sizes that an ABI version stands for: a change here without a new [`ABI_VERSION`] breaks running data planes.
     #[test]
-    fn sizes_and_alignments_of_version_2() {
+    fn sizes_and_alignments_of_version_3() {
         fn check<T>(size: usize, align: usize) {
             assert_eq!((size_of::<T>(), align_of::<T>()), (size, align), "{}", core::any::type_name::<T>());
         }
         check::<FlowKey>(40, 8);
         check::<ServiceKey>(24, 8);
         check::<ServiceRecord>(32, 8);
+        check::<SeenService>(64, 8);
+        check::<AddressFilter>(2_048, 8);
         check::<GroupKey>(24, 8);
         check::<GroupRecord>(8, 4);
         check::<Counter>(16, 8);

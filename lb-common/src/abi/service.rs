@@ -31,6 +31,46 @@ impl ServiceKey {
     pub const fn new(address: Address, port: u16, protocol: u8, interface: u32) -> Self {
         Self { address, interface, port, protocol, padding: 0 }
     }
+
+    /// The slot of the key among [`SeenService`]s.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "8 bits")]
+    pub const fn slot(&self) -> u32 {
+        let rest = (self.port as u64) | (self.protocol as u64) << 16 | (self.interface as u64) << 32;
+        (self.address.spread().wrapping_add(rest).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u32
+    }
+}
+
+/// An entry of the table of services, as a CPU has found it there, good until the table changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SeenService {
+    /// What was looked up.
+    key: ServiceKey,
+    /// How often the table had changed by then, plus one: 0 in a slot that is empty.
+    changes: u64,
+    /// What was found.
+    pub record: ServiceRecord,
+}
+
+impl SeenService {
+    /// How many of them a CPU keeps.
+    pub const SLOTS: u32 = 256;
+
+    /// What was found when the table had changed so often.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(key: &ServiceKey, changes: u64, record: ServiceRecord) -> Self {
+        Self { key: *key, changes: changes.wrapping_add(1), record }
+    }
+
+    /// Whether it is the entry of this key, now that the table has changed so often.
+    #[inline(always)]
+    #[must_use]
+    pub fn is(&self, key: &ServiceKey, changes: u64) -> bool {
+        self.key == *key && self.changes == changes.wrapping_add(1)
+    }
 }
 
 /// What the XDP program knows of a service.

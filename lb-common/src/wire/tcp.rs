@@ -162,6 +162,50 @@ impl Options {
     }
 }
 
+/// The options of a SYN that has those of Linux, of Windows or none, in the order that these have. They start at `start`, and the TCP
+/// header has `header_length` bytes. `None` says only that they have to be read one by one.
+#[inline(always)]
+#[must_use]
+pub fn usual_options(window: &Window<'_>, start: usize, header_length: usize) -> Option<Options> {
+    const SEGMENT: u16 = (kind::MAXIMUM_SEGMENT_SIZE as u16) << 8 | 4;
+    const SCALE: u32 = (kind::NO_OPERATION as u32) << 16 | (kind::WINDOW_SCALE as u32) << 8 | 3;
+    const SACK: u32 = (kind::SELECTIVE_ACKNOWLEDGEMENT as u32) << 8 | 2;
+    const TIMESTAMPS: u32 = (kind::TIMESTAMPS as u32) << 8 | 10;
+    const NOPS: u32 = (kind::NO_OPERATION as u32) << 8 | kind::NO_OPERATION as u32;
+    if header_length == LENGTH {
+        return Some(Options::default());
+    }
+    let linux = header_length == LENGTH + 20;
+    if !linux && header_length != LENGTH + 12 {
+        return None;
+    }
+    let header = window.header::<12>(start)?;
+    let (scaled, timestamps) = if linux {
+        let rest = window.header::<20>(start)?;
+        if header.number32::<4>() != SACK << 16 | TIMESTAMPS {
+            return None;
+        }
+        (rest.number32::<16>(), Some((rest.number32::<8>(), rest.number32::<12>())))
+    } else if header.number32::<8>() == NOPS << 16 | SACK {
+        (header.number32::<4>(), None)
+    } else {
+        return None;
+    };
+    if header.number16::<0>() != SEGMENT || scaled >> 8 != SCALE {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the last byte")]
+    let scale = (scaled as u8).min(MAX_WINDOW_SCALE);
+    Some(Options {
+        maximum_segment_size: Some(header.number16::<2>()),
+        window_scale: Some(scale),
+        selective_acknowledgement: true,
+        timestamps,
+        needs_kernel: false,
+        fast_open: false,
+    })
+}
+
 /// The timestamps (value and echo reply) of a segment whose options are the usual ones of a segment that is no SYN: two NOPs, timestamps
 /// (RFC 7323, appendix A), in the window from `start` up to `end`. `None` says only that they have to be looked for.
 #[inline(always)]

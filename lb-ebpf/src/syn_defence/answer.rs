@@ -2,7 +2,7 @@
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
 use lb_common::{
-    Reason,
+    Address, Reason,
     abi::{Case, DefencePolicy, LiveState, Purpose, Scheme, Scratch, announced_window, policy_flags},
     cookie::{self, Agreement},
     flood::Sign,
@@ -16,7 +16,7 @@ use super::{
     hash, kernel_cookie, limits, now, options, rate,
 };
 use crate::{
-    maps::{ADDRESSES, BUDGETS, DEFENCE, FLOODS, LIVE},
+    maps::{ADDRESS_FILTER, ADDRESSES, BUDGETS, DEFENCE, FLOODS, LIVE},
     parse,
     verdict::Answer,
 };
@@ -71,8 +71,7 @@ fn answer(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, now: u
     if data > 0 && !options.fast_open {
         return Err(Reason::SynWithData);
     }
-    // SAFETY: the value is not read.
-    if unsafe { ADDRESSES.get(case.key.source) }.is_some() {
+    if is_own(&case.key.source)? {
         return Err(Reason::ImpossibleSource);
     }
     match flows::lookup(ctx, case) {
@@ -118,6 +117,14 @@ fn answer(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, now: u
     // The header may tell of more data than there is.
     trim(ctx, u64::from(case.end).min(case.length).saturating_sub(case.data() as u64));
     Ok(Reason::CookieSent)
+}
+
+/// Whether it is an address of this host. Nearly all others are told by the filter.
+#[inline(always)]
+fn is_own(address: &Address) -> Result<bool, Reason> {
+    let filter = ADDRESS_FILTER.get(0).ok_or(Reason::MapMiss)?;
+    // SAFETY: the value is not read.
+    Ok(filter.may_have(address) && unsafe { ADDRESSES.get(address) }.is_some())
 }
 
 /// Writes the answer over the SYN. Answers 0, or 1 if the packet has no room for it.

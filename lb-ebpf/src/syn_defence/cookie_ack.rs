@@ -25,7 +25,9 @@ pub fn admit(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, pla
         // The kernel answers SYNs, with cookies of its own if it has to: what comes back is for it to judge.
         return Answer::PLAIN;
     }
-    if !limits::has_one(&case.key, Purpose::WrongCookie as u32, now, live.wrong_cookies) {
+    let rate = live.wrong_cookies;
+    let mut guesses = limits::bucket(&case.key, Purpose::WrongCookie as u32, now, rate);
+    if guesses.as_mut().is_some_and(|bucket| !bucket.has_one(now, rate, rate)) {
         return Reason::CookieGuessing.into();
     }
     let answer = match own(ctx, case, offered, live, policy, now) {
@@ -36,7 +38,8 @@ pub fn admit(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, pla
         // One that the kernel has sent before the flood was noticed, or sends for what it alone can answer.
         Err(_) if is_of_kernel(&parse::window(ctx), case) => Answer::KERNEL_COOKIE,
         Err(reason) => {
-            limits::take(&case.key, Purpose::WrongCookie as u32, now, live.wrong_cookies, 1);
+            // There is one.
+            let _ = guesses.is_some_and(|bucket| bucket.take(now, rate, rate));
             return reason.into();
         }
     };

@@ -57,21 +57,16 @@ fn listed(case: &Case) -> Option<u32> {
 /// taken at once.
 #[inline(always)]
 pub fn take(key: &FlowKey, purpose: u32, now: u64, rate: u32, amount: u32) -> bool {
-    with_bucket(key, purpose, now, rate, |bucket| bucket.take_many(now, rate, rate, amount))
-}
-
-/// Whether the bucket that the source's prefix has for a purpose holds a token; none is taken.
-#[inline(always)]
-pub fn has_one(key: &FlowKey, purpose: u32, now: u64, rate: u32) -> bool {
-    with_bucket(key, purpose, now, rate, |bucket| bucket.has_one(now, rate, rate))
-}
-
-#[inline(always)]
-fn with_bucket(key: &FlowKey, purpose: u32, now: u64, rate: u32, ask: impl FnOnce(&mut Bucket) -> bool) -> bool {
     // A limit that cannot be looked up limits nobody.
-    let Some(settings) = SETTINGS.get(0) else { return true };
+    bucket(key, purpose, now, rate).is_none_or(|bucket| bucket.take_many(now, rate, rate, amount))
+}
+
+/// The bucket that the source's prefix has for a purpose.
+#[inline(always)]
+pub fn bucket<'a>(key: &FlowKey, purpose: u32, now: u64, rate: u32) -> Option<&'a mut Bucket> {
+    let settings = SETTINGS.get(0)?;
     let place = settings.tag_key.of_prefix(key.source, purpose);
-    let Some(slot) = PREFIX_BUCKETS.get_ptr_mut(place.slot & settings.prefix_bucket_mask) else { return true };
+    let slot = PREFIX_BUCKETS.get_ptr_mut(place.slot & settings.prefix_bucket_mask)?;
     // SAFETY: the pointer is to this CPU's own value, and XDP alone writes it.
-    ask(unsafe { (*slot).of(place.tag, now, rate) })
+    Some(unsafe { (*slot).of(place.tag, now, rate) })
 }

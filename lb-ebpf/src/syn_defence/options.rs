@@ -11,6 +11,10 @@ use crate::parse;
 /// Reads the options of the segment.
 #[inline(always)]
 pub fn read(ctx: *mut xdp_md, case: &Case, offered: &mut Offered) -> tcp::Options {
+    let start = parse::opaque::<0xfff>(case.transport) as usize + tcp::LENGTH;
+    if let Some(options) = tcp::usual_options(&parse::window(ctx), start, case.header_length as usize) {
+        return options;
+    }
     read_options(ctx, case, &raw mut *offered);
     (*offered).into()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key};
 use lb_common::{
     Address,
-    abi::{DefencePolicy, KnownFlow, LiveState, PrefixBucket, PrefixKey},
+    abi::{AddressFilter, DefencePolicy, KnownFlow, LiveState, PrefixBucket, PrefixKey},
     flood::FloodState,
 };
 
@@ -24,6 +24,7 @@ pub struct DefenceMaps {
     live: Array<MapData, Plain<LiveState>>,
     prefixes: LpmTrie<MapData, Plain<PrefixKey>, u32>,
     addresses: HashMap<MapData, Plain<Address>, u32>,
+    address_filter: Array<MapData, Plain<AddressFilter>>,
     known_flows: u32,
     prefix_buckets: u32,
 }
@@ -37,6 +38,7 @@ impl DefenceMaps {
             live: open(at("LIVE"))?,
             prefixes: open(at("PREFIXES"))?,
             addresses: open(at("ADDRESSES"))?,
+            address_filter: open(at("ADDRESS_FILTER"))?,
             known_flows: open::<PerCpuArray<MapData, Plain<KnownFlow>>>(at("KNOWN_FLOWS"))?.len(),
             prefix_buckets: open::<PerCpuArray<MapData, Plain<PrefixBucket>>>(at("PREFIX_BUCKETS"))?.len(),
         })
@@ -100,6 +102,8 @@ impl DefenceMaps {
 
     /// Makes the set of this host's addresses what it is to be.
     pub fn set_addresses(&mut self, wanted: &[Address]) -> Result<(), Error> {
+        // First: where the filter says no, nobody looks.
+        self.address_filter.set(0, Plain(AddressFilter::of(wanted)), 0).map_err(Error::map("ADDRESS_FILTER"))?;
         let present: Vec<Address> = self.addresses.keys().filter_map(|key| Some(key.ok()?.0)).collect();
         for address in present.iter().filter(|address| !wanted.contains(address)) {
             found(self.addresses.remove(&Plain(*address))).map_err(Error::map("ADDRESSES"))?;

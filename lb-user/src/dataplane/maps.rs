@@ -39,6 +39,7 @@ pub struct Maps {
     settings: Array<MapData, Plain<Settings>>,
     ports: Array<MapData, Bits>,
     services: HashMap<MapData, Plain<ServiceKey>, Plain<ServiceRecord>>,
+    service_changes: Array<MapData, u64>,
     groups: HashMap<MapData, Plain<GroupKey>, Plain<GroupRecord>>,
     tables: ArrayOfMaps<MapData, Array<MapData, u32>>,
     /// The same map: for the batch update, which aya lacks.
@@ -59,10 +60,12 @@ pub struct Maps {
 }
 
 /// The names of the maps that are pinned: all of them.
-pub(super) const NAMES: [&str; 34] = [
+pub(super) const NAMES: [&str; 37] = [
     "SETTINGS",
     "PORTS",
     "SERVICES",
+    "SERVICE_CHANGES",
+    "SEEN_SERVICES",
     "GROUPS",
     "TABLES",
     SOCKETS,
@@ -84,6 +87,7 @@ pub(super) const NAMES: [&str; 34] = [
     "PREFIXES",
     "BUDGETS",
     "ADDRESSES",
+    "ADDRESS_FILTER",
     "SCRATCH",
     "TRACE",
     "TRACE_STATE",
@@ -104,6 +108,7 @@ impl Maps {
             settings: open(at("SETTINGS"))?,
             ports: open(at("PORTS"))?,
             services: open(at("SERVICES"))?,
+            service_changes: open(at("SERVICE_CHANGES"))?,
             groups: open(at("GROUPS"))?,
             tables: open(at("TABLES"))?,
             tables_data: open_data(at("TABLES"))?,
@@ -138,7 +143,8 @@ impl Maps {
 
     /// Enters a service, or replaces its record.
     pub fn set_service(&mut self, key: ServiceKey, record: ServiceRecord) -> Result<(), Error> {
-        self.services.insert(Plain(key), Plain(record), 0).map_err(Error::map("SERVICES"))
+        self.services.insert(Plain(key), Plain(record), 0).map_err(Error::map("SERVICES"))?;
+        self.count_service_change()
     }
 
     /// The service of a key.
@@ -148,7 +154,14 @@ impl Maps {
 
     /// Removes a service; that it was not there is no error.
     pub fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Error> {
-        found(self.services.remove(&Plain(*key))).map(drop).map_err(Error::map("SERVICES"))
+        found(self.services.remove(&Plain(*key))).map(drop).map_err(Error::map("SERVICES"))?;
+        self.count_service_change()
+    }
+
+    /// Makes the programs look up anew what they have seen of the services.
+    fn count_service_change(&mut self) -> Result<(), Error> {
+        let changes = self.service_changes.get(&0, 0).map_err(Error::map("SERVICE_CHANGES"))?;
+        self.service_changes.set(0, changes.wrapping_add(1), 0).map_err(Error::map("SERVICE_CHANGES"))
     }
 
     /// Enters a group, or replaces its record.

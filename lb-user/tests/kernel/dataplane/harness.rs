@@ -14,8 +14,8 @@ use aya::{
 use lb_common::{
     FlowKey, Reason,
     abi::{
-        ABI_VERSION, BackendCounters, BackendState, DefencePolicy, KnownFlow, PortBitmap, PrefixBucket, PrefixKey, ServiceCounters,
-        ServiceKey, ServiceRecord, Settings, UdpFlow, prefix_action,
+        ABI_VERSION, AddressFilter, BackendCounters, BackendState, DefencePolicy, KnownFlow, PortBitmap, PrefixBucket, PrefixKey,
+        ServiceCounters, ServiceKey, ServiceRecord, Settings, UdpFlow, prefix_action,
     },
     limiter::Bucket,
     tag::Place,
@@ -301,6 +301,8 @@ fn fill_defence(ebpf: &mut Ebpf, world: &World) {
     for address in &world.addresses {
         addresses.insert(address.bytes(), [1, 0, 0, 0], 0).expect("an address");
     }
+    let filter = AddressFilter::of(&world.addresses);
+    array::<{ size_of::<AddressFilter>() }>(ebpf, "ADDRESS_FILTER").set(0, bytes(&filter), 0).expect("the filter of addresses");
     let Some(Map::LpmTrie(prefixes)) = ebpf.map("PREFIXES") else { panic!("PREFIXES is not there or no trie") };
     for (prefix, length, is_allowed) in defended::LISTS {
         let family = if prefix.is_ipv4() { 96 } else { 0 };
