@@ -22,6 +22,9 @@ pub fn packet(bytes: &[u8]) {
             "{reason:?} is not for the parser to say"
         ),
     }
+    if let Some(usual) = wire::usual(&Window::of(bytes)) {
+        assert_eq!(usual, parse(bytes), "the short way leads where the long one does");
+    }
     ends_alike(bytes);
 }
 
@@ -30,6 +33,9 @@ pub fn tcp_options(bytes: &[u8]) {
     let options = Options::read(&Window::of(bytes), 0, bytes.len());
     assert_eq!(options, plain_options(bytes));
     assert!(options.window_scale.is_none_or(|shift| shift <= MAX_WINDOW_SCALE));
+    if let Some(usual) = tcp::usual_options(&Window::of(bytes), 0, tcp::LENGTH + bytes.len()) {
+        assert_eq!(usual, options);
+    }
     // Nothing is read behind the end of the list.
     let ended = [&[1, 0], bytes].concat();
     assert_eq!(Options::read(&Window::of(&ended), 0, ended.len()), Options::default());
