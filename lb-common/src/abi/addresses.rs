@@ -36,7 +36,6 @@ impl AddressFilter {
 
 /// The word and the bit of an address.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "8 bits")]
 const fn position(address: &Address) -> (usize, u64) {
     let hash = address.spread();
     ((hash >> 56) as usize, 1 << (hash >> 50 & 63))

@@ -35,7 +35,6 @@ impl ServiceKey {
     /// The slot of the key among [`SeenService`]s.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "8 bits")]
     pub const fn slot(&self) -> u32 {
         let rest = (self.port as u64) | (self.protocol as u64) << 16 | (self.interface as u64) << 32;
         (self.address.spread().wrapping_add(rest).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u32

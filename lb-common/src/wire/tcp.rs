@@ -168,9 +168,9 @@ impl Options {
 #[must_use]
 pub fn usual_options(window: &Window<'_>, start: usize, header_length: usize) -> Option<Options> {
     const SEGMENT: u16 = (kind::MAXIMUM_SEGMENT_SIZE as u16) << 8 | 4;
-    const SCALE: u32 = (kind::NO_OPERATION as u32) << 16 | (kind::WINDOW_SCALE as u32) << 8 | 3;
-    const SACK: u32 = (kind::SELECTIVE_ACKNOWLEDGEMENT as u32) << 8 | 2;
-    const TIMESTAMPS: u32 = (kind::TIMESTAMPS as u32) << 8 | 10;
+    const SCALE: u32 = (kind::NO_OPERATION as u32) << 16 | (kind::WINDOW_SCALE as u32) << 8 | 0x03;
+    const SACK: u32 = (kind::SELECTIVE_ACKNOWLEDGEMENT as u32) << 8 | 0x02;
+    const TIMESTAMPS: u32 = (kind::TIMESTAMPS as u32) << 8 | 0x0a;
     const NOPS: u32 = (kind::NO_OPERATION as u32) << 8 | kind::NO_OPERATION as u32;
     if header_length == LENGTH {
         return Some(Options::default());
