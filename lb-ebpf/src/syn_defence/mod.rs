@@ -55,7 +55,12 @@ pub fn admit(ctx: *mut xdp_md, packet: &mut Scratch, service: &ServiceRecord) ->
     if !policy.is_defended() || protocol != protocol::TCP || matches!(kind, Kind::Error) {
         return Ok(Admission::Plain);
     }
-    sane::check(&packet.case, service.flags & service_flags::LOOPBACK != 0).map_err(|reason| Verdict { service: index, reason })?;
+    let is_loopback = service.flags & service_flags::LOOPBACK != 0;
+    sane::check(&packet.case, is_loopback).map_err(|reason| Verdict { service: index, reason })?;
+    if is_loopback {
+        // By a loopback device there comes only what this host itself sends, from addresses that would be forged anywhere else.
+        return Ok(Admission::Plain);
+    }
     if opens {
         Answer(answer::answer_syn(ctx, &raw mut *packet)).go_on(index)?;
         return Ok(Admission::Plain);

@@ -60,8 +60,12 @@ impl Model<'_> {
         if policy.stance == Stance::Off as u32 || flow.key.protocol_number() != protocol::TCP || flow.kind == Kind::Error {
             return Way::Plain;
         }
-        if let Some(reason) = nonsense(flow, service.flags & service_flags::LOOPBACK != 0) {
+        let is_loopback = service.flags & service_flags::LOOPBACK != 0;
+        if let Some(reason) = nonsense(flow, is_loopback) {
             return drops(reason);
+        }
+        if is_loopback {
+            return Way::Plain;
         }
         let is_flood = policy.stance == Stance::Always as u32;
         if is_syn {

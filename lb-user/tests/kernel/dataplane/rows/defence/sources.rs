@@ -8,7 +8,7 @@ use super::{ends, of};
 use crate::{
     dataplane::{
         defended::{CALM, LOCAL, port},
-        rows::{LINUX_SYN, Row},
+        rows::{LINUX_SYN, Row, opens},
         world::{NEW_PORT, SECOND_SERVER, SECOND_SERVER6, SERVER, SERVER6},
     },
     support::packet::{ACK, Packet, SYN},
@@ -35,9 +35,10 @@ pub const ROWS: &[Row] = &[
     of("defence: land, in calm", || from(SERVER, CALM, SYN), CALM, Reason::Land),
     of("defence: from 127.0.0.1, in calm", || from(Ipv4Addr::LOCALHOST, CALM, SYN), CALM, Reason::ImpossibleSource),
     of("defence: ACK from the broadcast address, in calm", || from(Ipv4Addr::BROADCAST, CALM, ACK), CALM, Reason::ImpossibleSource),
-    // There they are as real as any: no cookie, but no refusal for its source either.
-    of("defence: ACK of a land on a loopback device", || from(SERVER, LOCAL, ACK), LOCAL, Reason::CookieRefused),
-    of("defence: ACK from 127.0.0.1 on a loopback device", || from(Ipv4Addr::LOCALHOST, LOCAL, ACK), LOCAL, Reason::CookieRefused),
+    // There they are as real as any, and nobody else sends: a flood there is this host's own.
+    of("defence: ACK of a land on a loopback device", || from(SERVER, LOCAL, ACK), LOCAL, Reason::TcpEstablished),
+    opens("defence: SYN of this host itself on a loopback device", || from(SERVER, LOCAL, SYN), LOCAL),
+    of("defence: ACK from 127.0.0.1 on a loopback device", || from(Ipv4Addr::LOCALHOST, LOCAL, ACK), LOCAL, Reason::TcpEstablished),
 ];
 
 fn from(source: Ipv4Addr, service: u32, flags: u8) -> Packet {
