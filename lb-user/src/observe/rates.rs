@@ -59,6 +59,8 @@ pub struct BackendRates {
     pub overflows: Option<f64>,
     /// How long accepts took that happened in between; none where it is not measured.
     pub accept_latency: Option<Histogram>,
+    /// How many connections waited in the accept queue on average; none where one of the snapshots does not say.
+    pub waiting: Option<f64>,
 }
 
 /// Packets and bytes per second.
@@ -92,6 +94,12 @@ impl Rates {
 }
 
 impl ServiceRates {
+    /// Packets that were lost behind XDP: see [`BackendRates::lost`].
+    #[must_use]
+    pub fn lost(&self, protocol: Protocol) -> f64 {
+        lost(protocol, self.kernel_dropped(), self.overflows)
+    }
+
     /// All that the kernel dropped behind XDP, in packets per second.
     #[must_use]
     pub fn kernel_dropped(&self) -> f64 {
@@ -110,6 +118,30 @@ impl ServiceRates {
             part.sort_by(|one, other| other.1.total_cmp(&one.1));
         }
         all
+    }
+}
+
+impl BackendRates {
+    /// How long a connection waited until it was accepted, on average, in seconds: by Little's law from how many waited. None where
+    /// there was no connection.
+    #[must_use]
+    pub fn mean_wait(&self) -> Option<f64> {
+        (self.connections > 0.0).then(|| self.waiting.map(|waiting| waiting / self.connections)).flatten()
+    }
+
+    /// Packets that were lost behind XDP, in packets per second: what the kernel dropped on the way and what found no room at the socket.
+    #[must_use]
+    pub fn lost(&self, protocol: Protocol) -> f64 {
+        lost(protocol, self.kernel_drops, self.overflows)
+    }
+}
+
+/// The kernel names no drop at a full listener; a datagram that finds no room it counts at the socket and names too.
+fn lost(protocol: Protocol, kernel: f64, overflows: Option<f64>) -> f64 {
+    let overflows = overflows.unwrap_or_default();
+    match protocol {
+        Protocol::Tcp => kernel + overflows,
+        Protocol::Udp => kernel.max(overflows),
     }
 }
 
@@ -186,6 +218,10 @@ impl Span {
             connections: if udp { selected } else { established },
             kernel_drops: self.rate(before.map_or(0, |backend| all(&backend.kernel_drops)), all(&after.kernel_drops)),
             overflows: self.of_socket(before.and_then(|backend| backend.queues.overflows), after.queues.overflows),
+            waiting: before
+                .and_then(|backend| backend.queues.waited)
+                .zip(after.queues.waited)
+                .map(|(before, after)| (if after < before { after } else { after - before }) / self.seconds),
             accept_latency: after
                 .accept_latency
                 .as_ref()

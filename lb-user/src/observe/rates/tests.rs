@@ -77,6 +77,7 @@ fn backends_are_told_apart_by_their_socket() {
         backends[0].kernel_drops[0].packets += 4;
         let overflows = backends[0].queues.overflows.as_mut().unwrap();
         (overflows.accept_queue, overflows.unknown) = (overflows.accept_queue + 6, overflows.unknown + 2);
+        backends[0].queues.waited = Some(2.0);
         // Another worker's socket has taken the place of the second: its connections are its own, what its socket dropped before is unknown.
         (backends[1].cookie, backends[1].established) = (9_999, 8);
         backends[2].queues.overflows = None;
@@ -88,6 +89,9 @@ fn backends_are_told_apart_by_their_socket() {
     assert_eq!((web.backends[&9_999].connections, web.backends[&9_999].overflows), (2.0, None));
     assert_eq!((web.backends[&1002].connections, web.backends[&1002].overflows), (0.0, None));
     assert_eq!((web.connections, web.overflows), (12.0, Some(2.0)));
+    assert_eq!((first.waiting, first.mean_wait()), (Some(0.5), Some(0.05)), "half a connection waits, ten come each second");
+    assert_eq!((web.backends[&9_999].mean_wait(), web.backends[&1002].mean_wait()), (None, None));
+    assert_eq!((first.lost(Protocol::Tcp), first.lost(Protocol::Udp)), (3.0, 2.0));
 }
 
 #[test]
