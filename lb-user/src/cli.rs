@@ -1,7 +1,7 @@
 //! The command line: every command with its arguments, and how `weir run` lays its arguments over the file.
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, value_parser};
 
 use lb_common::{Action, Reason};
 
@@ -24,6 +24,7 @@ Examples:
   weir run --config /etc/weir/weir.toml     balance the services that the file names
   weir config check /etc/weir/weir.toml     all faults of a file, with line and remedy
   weir status                               interfaces, services, backends
+  weir top                                  the same, live: rates, queues, drops
   weir drain web 3                          no new connections for backend 3 of service web
   weir defence web on                       answer every SYN to service web by cookie, flood or not
   weir doctor --iface eth0                  what this kernel and this card allow
@@ -53,6 +54,15 @@ const STATUS_EXAMPLES: &str = "\
 Examples:
   weir status
   weir status --json | jq '.services[] | {name, backends: (.backends | length)}'";
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  weir top                                  services, their workers, queues and drops, each second
+  weir top --interval 5                     each five seconds
+  weir top --instance blue                  of another instance
+
+`?` shows the keys and what the columns mean: s sorts, Tab goes to the workers, d and u drain and undrain the chosen one, q quits.
+It needs a terminal of 80 columns and 20 rows; NO_COLOR is respected.";
 
 const DRAIN_EXAMPLES: &str = "\
 Examples:
@@ -148,6 +158,9 @@ pub enum Command {
     /// Show interfaces, services and backends; from the pinned maps when the daemon is down.
     #[command(after_help = STATUS_EXAMPLES)]
     Status,
+    /// Watch services and workers live in this terminal: rates, queues, accept latency, drops, floods; drain a worker.
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopArgs),
     /// Give a backend no new connections; those it has stay.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(BackendArgs),
@@ -215,6 +228,14 @@ pub struct DefenceArgs {
     pub service: String,
     /// What its SYN defence is told.
     pub order: Order,
+}
+
+/// Arguments of `weir top`.
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// How often to look, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = value_parser!(u64).range(1..=60))]
+    pub interval: u64,
 }
 
 /// Arguments of `weir doctor`.

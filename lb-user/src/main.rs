@@ -8,7 +8,7 @@ use std::{
 use clap::Parser as _;
 use lb_user::{
     cli::{Cli, Command, DoctorArgs, GlobalArgs},
-    command::{config, defence, doctor, drain, explain, offline, reload, run, status, stop, trace},
+    command::{config, defence, doctor, drain, explain, offline, reload, run, status, stop, top, trace},
     exit::{Exit, Failure, OrFail as _},
 };
 use tokio::runtime;
@@ -16,7 +16,10 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log(cli.global.verbose);
+    // Top owns the terminal: a line of the log would tear its picture.
+    if !matches!(cli.command, Command::Top(_)) {
+        log(cli.global.verbose);
+    }
     match execute(&cli) {
         Ok(exit) => exit.into(),
         Err(failure) => failure.report(cli.global.json),
@@ -29,6 +32,10 @@ fn execute(cli: &Cli) -> Result<Exit, Failure> {
         Command::Run(arguments) => run::run(global, arguments),
         Command::Stop => stop::run(global, || offline::stop(global)),
         Command::Status => status::run(global, || offline::snapshot(global)),
+        Command::Top(arguments) => {
+            let offline = global.clone();
+            top::run(global, arguments, move || offline::snapshot(&offline))
+        }
         Command::Drain(arguments) => drain::run(global, arguments, true),
         Command::Undrain(arguments) => drain::run(global, arguments, false),
         Command::Defence(arguments) => defence::run(global, arguments),

@@ -27,9 +27,9 @@ fn help_shows_examples_and_every_exit_code() {
 
 #[test]
 fn every_example_of_the_help_parses() {
-    let all = [EXAMPLES, RUN_EXAMPLES, EXPLAIN_EXAMPLES, DEFENCE_EXAMPLES];
+    let all = [EXAMPLES, RUN_EXAMPLES, EXPLAIN_EXAMPLES, DEFENCE_EXAMPLES, TOP_EXAMPLES];
     let lines: Vec<&str> = all.iter().flat_map(|text| text.lines()).filter_map(|line| line.strip_prefix("  weir ")).collect();
-    assert_eq!(lines.len(), 16);
+    assert_eq!(lines.len(), 20);
     for line in lines {
         let arguments = line.split("  ").next().unwrap().split(' ');
         let parsed = Cli::try_parse_from(std::iter::once("weir").chain(arguments));
@@ -61,6 +61,7 @@ fn wrong_arguments_are_refused_with_what_would_be_right() {
         (&["weir", "run", "--discover", "tcp,sctp"], "udp"),
         (&["weir", "run", "--netns", ".."], "ip netns"),
         (&["weir", "defence", "web", "always"], "auto, on, off"),
+        (&["weir", "top", "--interval", "0"], "1..=60"),
         (&["weir", "explain", "tcp", "192.0.2.7", "198.51.100.1:443"], "and a port"),
     ] {
         let error = Cli::try_parse_from(arguments).unwrap_err();

@@ -11,6 +11,7 @@ pub mod reload;
 pub mod run;
 pub mod status;
 pub mod stop;
+pub mod top;
 pub mod trace;
 
 use std::{

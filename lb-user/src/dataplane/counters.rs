@@ -10,6 +10,23 @@ use super::{
     maps::{Maps, Plain},
 };
 
+/// The reasons of SYNs that would open a flow, whatever becomes of them.
+pub const SYNS: [Reason; 13] = [
+    Reason::TcpOpened,
+    Reason::NoBackend,
+    Reason::CookieSent,
+    Reason::SynWithData,
+    Reason::SynBehindOptions,
+    Reason::KernelOnlySyn,
+    Reason::KernelOnlySynOverLimit,
+    Reason::SynAckPrefixLimit,
+    Reason::SynAckCap,
+    Reason::DefenceAsleep,
+    Reason::NoMetadata,
+    Reason::FloodSyn,
+    Reason::NewFlowsOverLimit,
+];
+
 /// A service's packets and bytes, all CPUs together, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceTotals {
@@ -21,21 +38,6 @@ impl ServiceTotals {
     /// How many SYNs came, whatever became of them.
     #[must_use]
     pub fn syns(&self) -> u64 {
-        const SYNS: [Reason; 13] = [
-            Reason::TcpOpened,
-            Reason::NoBackend,
-            Reason::CookieSent,
-            Reason::SynWithData,
-            Reason::SynBehindOptions,
-            Reason::KernelOnlySyn,
-            Reason::KernelOnlySynOverLimit,
-            Reason::SynAckPrefixLimit,
-            Reason::SynAckCap,
-            Reason::DefenceAsleep,
-            Reason::NoMetadata,
-            Reason::FloodSyn,
-            Reason::NewFlowsOverLimit,
-        ];
         SYNS.iter().map(|reason| self.by_reason[reason.index()].packets).sum()
     }
 }

@@ -22,7 +22,7 @@ mod watch;
 mod window;
 
 pub use attach::Attached;
-pub use counters::{BackendTotals, ServiceTotals};
+pub use counters::{BackendTotals, SYNS, ServiceTotals};
 pub use error::{Error, Occupant};
 pub use events::{Events, KernelLog};
 pub use load::{Dataplane, Options, Programs, boot_time, monotonic_time, random_key};

@@ -2,6 +2,7 @@
 
 pub mod prometheus;
 pub mod queues;
+pub mod rates;
 pub mod reader;
 pub mod snapshot;
 mod table;

@@ -128,7 +128,7 @@ pub(crate) fn golden(name: &str, text: &str) {
         std::fs::write(&path, text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap();
-    assert!(text == expected, "{name} differs; `WEIR_REGENERATE=1 cargo test -p lb-user --lib observe` writes it anew. It is:\n{text}");
+    assert!(text == expected, "{name} differs; `WEIR_REGENERATE=1 cargo test -p lb-user --lib` writes it anew. It is:\n{text}");
 }
 
 /// `services` TCP services of `workers` backends each.

@@ -1,6 +1,6 @@
 //! The snapshot for people: `weir status`. Nothing is wider than [`WIDTH`], unless one word is.
 
-mod defence;
+pub(crate) mod defence;
 
 use std::{env, fmt::Write as _, io::IsTerminal as _, net::IpAddr};
 
@@ -220,7 +220,7 @@ fn columns(protocol: Protocol) -> Vec<Column<Backend>> {
 }
 
 /// `4712 nginx`, with how many others share the socket.
-fn servers(backend: &Backend) -> String {
+pub(crate) fn servers(backend: &Backend) -> String {
     let Some(first) = backend.servers.first() else { return "unknown".to_owned() };
     let others = backend.servers.len() - 1;
     let more = if others == 0 { String::new() } else { format!(" +{others}") };
@@ -282,7 +282,7 @@ fn packets(counts: &[ReasonCount]) -> String {
 }
 
 /// As discovered services are named: `tcp/0.0.0.0%eth1:80`, `udp/[::]:53`.
-fn endpoint(protocol: Protocol, address: IpAddr, device: Option<&str>, port: u16) -> String {
+pub(crate) fn endpoint(protocol: Protocol, address: IpAddr, device: Option<&str>, port: u16) -> String {
     let device = device.map(|device| format!("%{}", clean(device))).unwrap_or_default();
     match address {
         IpAddr::V4(address) => format!("{protocol}/{address}{device}:{port}"),
@@ -317,17 +317,17 @@ fn hanging(out: &mut String, first: &str, text: &str, style: Style, ink: Ink) {
 }
 
 /// Without control characters: a process chooses its own command name, and root's terminal must not obey it.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
 /// Exact below 100,000; then three digits: `123k`, `1.23M`.
-fn short(count: u64) -> String {
+pub(crate) fn short(count: u64) -> String {
     if count < 100_000 { count.to_string() } else { scaled(count).replace(' ', "") }
 }
 
 /// Three digits and a decimal prefix: `999 `, `1.23 k`, `45.6 M`.
-fn scaled(value: u64) -> String {
+pub(crate) fn scaled(value: u64) -> String {
     let mut divisor = 1_u64;
     let mut prefixes = ["", "k", "M", "G", "T", "P", "E"].into_iter();
     let mut prefix = prefixes.next().unwrap_or_default();
@@ -348,18 +348,18 @@ fn scaled(value: u64) -> String {
     }
 }
 
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-fn ratio(part: u64, whole: u64) -> f64 {
+pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// The two largest units: `12 s`, `3 min 20 s`, `5 h 2 min`, `2 d 4 h`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from f64 saturates, and below zero is zero")]
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let seconds = seconds as u64;
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match (days, hours, minutes) {

@@ -1,16 +1,19 @@
 //! The line about a service's SYN defence: nothing in calm, unless there is something to know.
 
-use lb_common::{Action, Reason};
+use lb_common::Action;
 
 use super::duration;
 use crate::{
     api::protocol::Order,
-    observe::snapshot::{Defence, ReasonCount, ServiceDefence},
+    observe::{
+        rates::action,
+        snapshot::{Defence, ReasonCount, ServiceDefence},
+    },
 };
 
 /// What there is to say.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// Without the words `SYN defence` in front.
     pub text: String,
     /// Whether it is about something that goes on and is no peace.
@@ -18,7 +21,7 @@ pub(super) struct Line {
 }
 
 /// `flood for 1 min 23 s: SYNs are answered with Weir's own cookies, which keep all TCP options`
-pub(super) fn line(of_service: &ServiceDefence, defence: &Defence) -> Option<Line> {
+pub(crate) fn line(of_service: &ServiceDefence, defence: &Defence) -> Option<Line> {
     let ServiceDefence { order, mode, flood_seconds, .. } = of_service;
     let ordered = if *order == Order::Auto { String::new() } else { format!(" (ordered {})", order.label()) };
     let lasted = flood_seconds.map(|seconds| format!(" for {}", whole(seconds))).unwrap_or_default();
@@ -53,5 +56,5 @@ fn whole(seconds: u64) -> String {
 
 /// Whether the packets under a reason were dropped.
 pub(super) fn is_refused(count: &ReasonCount) -> bool {
-    Reason::ALL.into_iter().any(|reason| reason.action() == Action::Drop && reason.label() == count.reason)
+    action(&count.reason) == Some(Action::Drop)
 }
