@@ -8,6 +8,7 @@ const TOOLS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
+    ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
