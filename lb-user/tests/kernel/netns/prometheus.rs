@@ -28,7 +28,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 const CONFIGURATION: &str = "[daemon]\nrescan_interval = \"1s\"\n[discovery]\ntcp = true\nudp = true\n\
-     [defence]\nflood_syns_per_second = 10000\nflood_strays_per_second = 10000\n";
+     [defence]\nflood_syns_per_second = 10000\nflood_strays_per_second = 10000\nquiet_time = \"1s\"\n";
 /// How long what happened may take to show: scrapes each second, windows of five, and a machine that has other work.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Alerts that say how a machine is rather than what happens to it.
