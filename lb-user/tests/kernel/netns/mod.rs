@@ -14,6 +14,7 @@ mod metrics;
 mod moves;
 mod notes;
 mod programs;
+mod prometheus;
 mod queues;
 mod reload;
 mod restart;
@@ -40,6 +41,7 @@ pub fn tests() -> Vec<Trial> {
         metrics::tests(),
         moves::tests(),
         notes::tests(),
+        prometheus::tests(),
         queues::tests(),
         reload::tests(),
         restart::tests(),

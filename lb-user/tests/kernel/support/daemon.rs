@@ -259,7 +259,7 @@ impl Drop for Weir {
 }
 
 /// A port of this host's loopback that was free a moment ago.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a port");
     listener.local_addr().expect("its address")
 }

@@ -83,7 +83,11 @@ fn receive(stream: &mut impl Read) -> Result<Response, Broken> {
         match stream.read(&mut chunk) {
             Ok(0) => {
                 return match head {
-                    Some((start, response, None)) => Ok(Response { body: bytes[start..].to_vec(), ..response }),
+                    Some((start, response, None)) => {
+                        let chunked = response.header("transfer-encoding") == Some("chunked");
+                        let body = if chunked { joined(&bytes[start..])? } else { bytes[start..].to_vec() };
+                        Ok(Response { body, ..response })
+                    }
                     _ => Err(Broken::Receive { received: bytes.len(), error: io::ErrorKind::UnexpectedEof.into() }),
                 };
             }
@@ -91,6 +95,23 @@ fn receive(stream: &mut impl Read) -> Result<Response, Broken> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Broken::Receive { received: bytes.len(), error }),
         }
+    }
+}
+
+/// The body that was sent in chunks, each behind its length in hexadecimal digits.
+fn joined(mut chunks: &[u8]) -> Result<Vec<u8>, Broken> {
+    let mut body = Vec::with_capacity(chunks.len());
+    loop {
+        let broken = || Broken::Malformed("a body in chunks that breaks off".to_owned());
+        let end = chunks.windows(2).position(|window| window == b"\r\n").ok_or_else(broken)?;
+        let digits = std::str::from_utf8(&chunks[..end]).unwrap_or_default();
+        let length = usize::from_str_radix(digits.split(';').next().unwrap_or_default(), 16);
+        let length = length.map_err(|error| Broken::Malformed(format!("a chunk's length: {error}")))?;
+        if length == 0 {
+            return Ok(body);
+        }
+        body.extend_from_slice(chunks.get(end + 2..end + 2 + length).ok_or_else(broken)?);
+        chunks = chunks.get(end + 4 + length..).ok_or_else(broken)?;
     }
 }
 

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod netns;
 pub mod packet;
 pub mod prerequisites;
+pub mod prometheus;
 pub mod raw;
 pub mod roles;
 mod selftest;

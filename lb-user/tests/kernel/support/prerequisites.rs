@@ -1,13 +1,14 @@
 //! Root and the tools the tests call, looked for once at the start and named all together.
 
 /// The tools, each with the Debian package that brings it.
-const TOOLS: [(&str, &str); 15] = [
+const TOOLS: [(&str, &str); 16] = [
     ("ethtool", "ethtool"),
     ("haproxy", "haproxy"),
     ("hping3", "hping3"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
+    ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
