@@ -129,8 +129,10 @@ fn compose_names_files_that_are_there() {
     let provider = read("deploy/grafana/provisioning/dashboards/weir.yml");
     let [path] = values(&provider, "path: ")[..] else { panic!("one path: {provider}") };
     assert!(compose.contains(&format!("./grafana/dashboards:{path}:ro")));
-    let interval =
-        |file: &str, key: &str| values(&read(file), key).first().map(ToString::to_string).unwrap_or_else(|| panic!("{file}: {key}"));
+    let interval = |file: &str, key: &str| -> String {
+        let text = read(file);
+        (*values(&text, key).first().unwrap_or_else(|| panic!("{file}: {key}"))).to_owned()
+    };
     assert_eq!(
         interval("deploy/prometheus/prometheus.yml", "scrape_interval: "),
         interval("deploy/grafana/provisioning/datasources/prometheus.yml", "timeInterval: ")
