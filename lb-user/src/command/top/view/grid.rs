@@ -76,13 +76,13 @@ pub(super) fn share(queue: Option<Queue>, width: u16, theme: Theme) -> Line<'sta
 fn bar(fill: f64, width: u16, behind: String, theme: Theme) -> Line<'static> {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and eight times the width")]
-    let exact = (fill.clamp(0.0, 1.0) * f64::from(width) * 8.0).round() as usize;
+    let rounded = (fill.clamp(0.0, 1.0) * f64::from(width) * 8.0).round() as usize;
     // What waits is seen, be it one of thousands.
-    let steps = if fill > 0.0 { exact.max(1) } else { 0 };
-    let mut full = "█".repeat(steps / 8);
-    full.push_str(EIGHTHS[steps % 8]);
-    let rest = "·".repeat(usize::from(width) - steps.div_ceil(8));
-    Line::from(vec![Span::styled(full, theme.level(fill)), Span::styled(rest, theme.dim()), Span::raw(behind)])
+    let steps = if fill > 0.0 { rounded.max(1) } else { 0 };
+    let mut solid = "█".repeat(steps / 8);
+    solid.push_str(EIGHTHS[steps % 8]);
+    let empty = "·".repeat(usize::from(width) - steps.div_ceil(8));
+    Line::from(vec![Span::styled(solid, theme.level(fill)), Span::styled(empty, theme.dim()), Span::raw(behind)])
 }
 
 /// At most so many characters; what is cut shows.
