@@ -12,7 +12,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 17] = [
+const TOOLS: [Tool; 18] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "haproxy", package: "haproxy" },
     Tool { program: "wrk", package: "wrk" },
@@ -30,6 +30,7 @@ const TOOLS: [Tool; 17] = [
     Tool { program: "promtool", package: "prometheus" },
     Tool { program: "script", package: "bsdutils" },
     Tool { program: "setpriv", package: "util-linux" },
+    Tool { program: "setsid", package: "util-linux" },
 ];
 
 /// The packages that would start with the machine from now on, which nobody asked for.

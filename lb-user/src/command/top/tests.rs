@@ -96,7 +96,10 @@ fn names(model: &Model) -> Vec<&str> {
 
 #[test]
 fn trouble_at_80_by_24() {
-    sample::golden("top-80x24.txt", &screen(&trouble(), (80, 24)));
+    let text = screen(&trouble(), (80, 24));
+    sample::golden("top-80x24.txt", &text);
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/top.md")).unwrap();
+    assert!(page.contains(&format!("```text\n{text}```")), "the picture of docs/top.md is out of date");
 }
 
 #[test]

@@ -56,8 +56,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     frame.render_widget(Paragraph::new(keys(model, theme)), foot);
     match &model.over {
         Over::Nothing => {}
-        Over::Help => over::help(frame, area, theme),
-        Over::Question(order) => over::question(frame, area, model, order, theme),
+        Over::Help => over::help(frame, area),
+        Over::Question(order) => over::question(frame, area, model, order),
     }
 }
 
@@ -72,7 +72,7 @@ fn heading(model: &Model, theme: Theme) -> Vec<Line<'static>> {
     let interfaces: Vec<String> =
         snapshot.dataplane.interfaces.iter().map(|one| format!("{} ({})", clean(&one.name), clean(&one.mode))).collect();
     let attached = if interfaces.is_empty() { "attached to no interface".to_owned() } else { interfaces.join(", ") };
-    let name = Span::styled(format!("weir {}", clean(&snapshot.instance)), theme.strong());
+    let name = Span::styled(format!("weir {}", clean(&snapshot.instance)), Theme::strong());
     let who = match (&model.failure, &snapshot.daemon) {
         (Some(why), _) => Span::styled(format!("  no answer, what is shown is old: {}", clean(why)), theme.bad()),
         (None, None) => Span::styled("  the daemon is not running; figures read from the pinned maps", theme.bad()),
@@ -113,7 +113,7 @@ fn said(model: &Model, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let Some(service) = model.chosen_service() else { return Vec::new() };
     let mut lines = Vec::new();
     if let Some(line) = service.defence.as_ref().and_then(|of_service| defence::line(of_service, &model.snapshot.defence)) {
-        let style = if line.is_warning { theme.warning() } else { theme.plain() };
+        let style = if line.is_warning { theme.warning() } else { Theme::plain() };
         lines.push(Line::styled(cut(&format!("SYN defence: {}", line.text), width.into()), style));
     }
     if let Some(note) = service.notes.first() {
@@ -127,11 +127,11 @@ fn said(model: &Model, width: u16, theme: Theme) -> Vec<Line<'static>> {
 /// What was done, or the keys.
 fn keys(model: &Model, theme: Theme) -> Line<'static> {
     if let Some(message) = &model.message {
-        let style = if message.is_bad { theme.bad() } else { theme.strong() };
+        let style = if message.is_bad { theme.bad() } else { Theme::strong() };
         return Line::styled(clean(&message.text), style);
     }
     let keys = [("↑↓", "choose"), ("Tab", "other table"), ("s", "sort"), ("d", "drain"), ("u", "undrain"), ("?", "help"), ("q", "quit")];
-    let spans = keys.into_iter().flat_map(|(key, what)| [Span::styled(key, theme.strong()), Span::raw(format!(" {what}  "))]);
+    let spans = keys.into_iter().flat_map(|(key, what)| [Span::styled(key, Theme::strong()), Span::raw(format!(" {what}  "))]);
     Line::from(spans.collect::<Vec<_>>())
 }
 
@@ -145,7 +145,7 @@ fn title_of(service: &Service) -> String {
     if name == place { name } else { format!("{name} ({place})") }
 }
 
-fn section<'a>(title: Line<'a>, theme: Theme) -> Block<'a> {
+fn section(title: Line<'_>, theme: Theme) -> Block<'_> {
     Block::new().borders(Borders::TOP).border_style(theme.dim()).title(title)
 }
 

@@ -59,13 +59,11 @@ fn packets_are_sorted_by_what_became_of_them() {
     })
     .unwrap();
     let web = &rates.services["web"];
-    assert_eq!(web.seen.packets, 1_011.0);
-    assert_eq!(web.opening, 510.0);
+    assert_eq!((web.seen.packets, web.opening, web.dropped.packets), (1_011.0, 510.0, 500.0));
     assert_eq!(web.answered, Flow { packets: 500.0, bytes: 30_000.0 });
-    assert_eq!(web.dropped.packets, 500.0);
     assert_eq!(web.reasons["tcp_opened"], Flow { packets: 10.0, bytes: 600.0 });
     assert_eq!(web.drops(), [("null_flags", 300.0), ("cookie_refused", 200.0), ("tcp_listen_overflow", 4.0)]);
-    assert_eq!(rates.passed[Reason::NotAPort.label()].packets, 2.0);
+    assert_eq!(rates.passed.get(Reason::NotAPort.label()), Some(&Flow { packets: 2.0, bytes: 0.0 }));
 }
 
 #[test]

@@ -22,10 +22,11 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 15] = [
     &["run"],
     &["stop"],
     &["status"],
+    &["top"],
     &["drain"],
     &["undrain"],
     &["defence"],

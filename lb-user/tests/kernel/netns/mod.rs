@@ -21,6 +21,7 @@ mod restart;
 mod restore;
 mod survival;
 mod timing;
+mod top;
 mod trace;
 mod udp;
 mod upsets;
@@ -48,6 +49,7 @@ pub fn tests() -> Vec<Trial> {
         restore::tests(),
         survival::tests(),
         timing::tests(),
+        top::tests(),
         trace::tests(),
         udp::tests(),
         upsets::tests(),

@@ -215,7 +215,7 @@ impl Weir {
     }
 
     /// The arguments that name the instance, the same for the daemon and for every command.
-    fn identity(&self) -> [String; 4] {
+    pub fn identity(&self) -> [String; 4] {
         ["--instance".to_owned(), self.instance.clone(), "--run-dir".to_owned(), self.directory.path().display().to_string()]
     }
 

@@ -16,10 +16,12 @@ pub mod prerequisites;
 pub mod prometheus;
 pub mod raw;
 pub mod roles;
+pub mod screen_role;
 mod selftest;
 pub mod servers;
 pub mod snmp;
 pub mod tcp;
+pub mod terminal;
 pub mod wait;
 pub mod wire;
 

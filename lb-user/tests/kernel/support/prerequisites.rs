@@ -12,6 +12,7 @@ const TOOLS: [(&str, &str); 16] = [
     ("promtool", "prometheus"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
+    ("setsid", "util-linux"),
     ("ss", "iproute2"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),

@@ -32,15 +32,15 @@ impl Column {
 }
 
 /// The rows and which of them is chosen.
-pub(super) struct Rows {
+pub(super) struct Body {
     pub rows: Vec<Vec<Line<'static>>>,
     pub chosen: Option<usize>,
     pub in_focus: bool,
 }
 
 /// Draws the rows that fit, the chosen one among them.
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, block: Block<'_>, columns: &[Column], rows: Rows, theme: Theme) {
-    let Rows { rows, chosen, in_focus } = rows;
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, block: Block<'_>, columns: &[Column], rows: Body, theme: Theme) {
+    let Body { rows, chosen, in_focus } = rows;
     let titles = columns.iter().map(|column| Cell::new(Line::styled(column.title, theme.dim()).alignment(column.alignment)));
     let header = Row::new(titles.collect::<Vec<_>>());
     let rows = rows.into_iter().map(|cells| {
@@ -50,7 +50,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, block: Block<'_>, columns:
     let table = Table::new(rows.collect::<Vec<_>>(), columns.iter().map(|column| column.width))
         .header(header)
         .block(block)
-        .row_highlight_style(theme.chosen(in_focus));
+        .row_highlight_style(Theme::chosen(in_focus));
     let mut state = TableState::new().with_selected(chosen);
     frame.render_stateful_widget(table, area, &mut state);
 }
@@ -75,15 +75,14 @@ pub(super) fn share(queue: Option<Queue>, width: u16, theme: Theme) -> Line<'sta
 
 fn bar(fill: f64, width: u16, behind: String, theme: Theme) -> Line<'static> {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let width = usize::from(width);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and eight times the width")]
-    let eighths = (fill.clamp(0.0, 1.0) * f64::from(u16::try_from(8 * width).unwrap_or(u16::MAX))).round() as usize;
+    let rounded = (fill.clamp(0.0, 1.0) * f64::from(width) * 8.0).round() as usize;
     // What waits is seen, be it one of thousands.
-    let eighths = if fill > 0.0 { eighths.max(1) } else { 0 };
-    let mut full = "█".repeat(eighths / 8);
-    full.push_str(EIGHTHS[eighths % 8]);
-    let rest = "·".repeat(width - eighths.div_ceil(8));
-    Line::from(vec![Span::styled(full, theme.level(fill)), Span::styled(rest, theme.dim()), Span::raw(behind)])
+    let steps = if fill > 0.0 { rounded.max(1) } else { 0 };
+    let mut solid = "█".repeat(steps / 8);
+    solid.push_str(EIGHTHS[steps % 8]);
+    let empty = "·".repeat(usize::from(width) - steps.div_ceil(8));
+    Line::from(vec![Span::styled(solid, theme.level(fill)), Span::styled(empty, theme.dim()), Span::raw(behind)])
 }
 
 /// At most so many characters; what is cut shows.

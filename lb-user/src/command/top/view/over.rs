@@ -29,12 +29,12 @@ const HELP: &[&str] = &[
     "-      not measured here; `weir doctor` says why",
 ];
 
-pub(super) fn help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
+pub(super) fn help(frame: &mut Frame<'_>, area: Rect) {
     let lines: Vec<Line<'_>> = HELP.iter().copied().map(Line::from).collect();
-    popup(frame, area, " help: any key goes back ", lines, theme);
+    popup(frame, area, " help: any key goes back ", lines);
 }
 
-pub(super) fn question(frame: &mut Frame<'_>, area: Rect, model: &Model, order: &Order, theme: Theme) {
+pub(super) fn question(frame: &mut Frame<'_>, area: Rect, model: &Model, order: &Order) {
     let Order { service, backend, cookie, drain } = order;
     let found = model.snapshot.service(service).and_then(|service| service.backends.iter().find(|one| one.cookie == *cookie));
     let process = found.map_or_else(|| "gone".to_owned(), servers);
@@ -47,15 +47,15 @@ pub(super) fn question(frame: &mut Frame<'_>, area: Rect, model: &Model, order: 
         Line::from(format!("{what} worker {backend} (process {process}) of {}?", clean(service))),
         Line::from(effect),
         Line::default(),
-        Line::styled("y  yes     n  no", theme.strong()),
+        Line::styled("y  yes     n  no", Theme::strong()),
     ];
-    popup(frame, area, " are you sure? ", lines, theme);
+    popup(frame, area, " are you sure? ", lines);
 }
 
-fn popup(frame: &mut Frame<'_>, area: Rect, title: &'static str, lines: Vec<Line<'_>>, theme: Theme) {
+fn popup(frame: &mut Frame<'_>, area: Rect, title: &'static str, lines: Vec<Line<'_>>) {
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).saturating_add(1);
     let place = area.centered(Constraint::Length(70), Constraint::Length(height));
-    let block = Block::bordered().title(Line::styled(title, theme.strong())).padding(Padding::horizontal(1));
+    let block = Block::bordered().title(Line::styled(title, Theme::strong())).padding(Padding::horizontal(1));
     frame.render_widget(Clear, place);
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).block(block), place);
 }

@@ -64,6 +64,9 @@ fn listed(drops: Vec<(String, &str, f64)>, room: usize, theme: Theme) -> Vec<Lin
     lines
 }
 
+/// What of a moment is shown.
+type Value = fn(&Moment) -> f64;
+
 fn history(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let block = section(Line::from(" the last looks, newest at the right "), theme);
     let inside = block.inner(area);
@@ -73,7 +76,7 @@ fn history(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
         service.and_then(|service| model.history.get(&service.name)).map(|all| all.iter().copied().collect()).unwrap_or_default();
     let waiting = if service.is_some_and(|service| service.protocol == Protocol::Udp) { "bytes wait" } else { "to accept" };
     let rows = Layout::vertical([Constraint::Length(1); 3]).spacing(1).split(inside);
-    let series: [(&str, fn(&Moment) -> f64); 3] =
+    let series: [(&str, Value); 3] =
         [("new/s", |moment| moment.connections), ("dropped/s", |moment| moment.drops), (waiting, |moment| count(moment.waiting))];
     for ((label, value), row) in series.into_iter().zip(rows.iter()) {
         let values: Vec<f64> = moments.iter().map(value).collect();

@@ -8,7 +8,7 @@ use ratatui::{
 
 use super::{
     Theme, WIDE,
-    grid::{self, Column, Rows, cut, text},
+    grid::{self, Body, Column, cut, text},
     is_flooded, rate_or_dash, section, time,
 };
 use crate::{
@@ -39,26 +39,26 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
     }
     let services = model.services();
     let chosen = model.chosen_service().map(|service| &service.name);
-    let rows = Rows {
+    let rows = Body {
         rows: services.iter().map(|service| row(model, service, wide, theme)).collect(),
         chosen: services.iter().position(|service| Some(&service.name) == chosen),
         in_focus: model.focus == Focus::Services,
     };
     let turned = if model.services_reversed { ", reversed" } else { "" };
     let title = Line::from(format!(" {} services by {}{turned} ", services.len(), model.service_order.label()));
-    let style = if rows.in_focus { theme.strong() } else { theme.plain() };
+    let style = if rows.in_focus { Theme::strong() } else { Theme::plain() };
     grid::draw(frame, area, section(title.style(style), theme), &columns, rows, theme);
 }
 
 fn row(model: &Model, service: &Service, wide: bool, theme: Theme) -> Vec<Line<'static>> {
     let rates = model.rates_of(service);
     let number = |of: Option<f64>, matters: bool| {
-        let style = if matters && of.is_some_and(|of| of > 0.0) { theme.warning() } else { theme.plain() };
+        let style = if matters && of.is_some_and(|of| of > 0.0) { theme.warning() } else { Theme::plain() };
         text(rate_or_dash(of), style)
     };
     let width = if wide { 10 } else { 4 };
     let mut row = vec![
-        text(cut(&clean(&service.name), if wide { 40 } else { 16 }), theme.plain()),
+        text(cut(&clean(&service.name), if wide { 40 } else { 16 }), Theme::plain()),
         ready(service, theme),
         defence(service, theme),
         number(rates.map(|rates| rates.connections), false),
@@ -69,7 +69,7 @@ fn row(model: &Model, service: &Service, wide: bool, theme: Theme) -> Vec<Line<'
         grid::share(fullest(queues(service).map(|queues| queues.syn_queue)), width, theme),
     ];
     if wide {
-        row.push(text(time(rates.and_then(|rates| quantile(rates.accept_latency.as_ref()?, 0.99))), theme.plain()));
+        row.push(text(time(rates.and_then(|rates| quantile(rates.accept_latency.as_ref()?, 0.99))), Theme::plain()));
     }
     row
 }
@@ -92,7 +92,7 @@ fn ready(service: &Service, theme: Theme) -> Line<'static> {
 fn defence(service: &Service, theme: Theme) -> Line<'static> {
     let Some(defence) = &service.defence else { return text("-", theme.dim()) };
     if !is_flooded(service) {
-        return text(cut(&clean(&defence.mode), 9), theme.plain());
+        return text(cut(&clean(&defence.mode), 9), Theme::plain());
     }
     #[expect(clippy::cast_precision_loss, reason = "a flood of more than 2^53 seconds is not shown to the second")]
     let lasted = defence.flood_seconds.map(|seconds| duration(seconds as f64).replace(' ', "")).unwrap_or_default();

@@ -14,11 +14,11 @@ impl Theme {
         if self.colour { Style::new().fg(colour) } else { Style::new().add_modifier(without) }
     }
 
-    pub(super) const fn plain(self) -> Style {
+    pub(super) const fn plain() -> Style {
         Style::new()
     }
 
-    pub(super) const fn strong(self) -> Style {
+    pub(super) const fn strong() -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
@@ -44,7 +44,7 @@ impl Theme {
     }
 
     /// The row that the keys act on; the other table's chosen row is only bold.
-    pub(super) const fn chosen(self, in_focus: bool) -> Style {
+    pub(super) const fn chosen(in_focus: bool) -> Style {
         Style::new().add_modifier(if in_focus { Modifier::REVERSED } else { Modifier::BOLD })
     }
 

@@ -9,7 +9,7 @@ use ratatui::{
 
 use super::{
     Theme, WIDE, entrance_title,
-    grid::{self, Column, Rows, cut, text},
+    grid::{self, Body, Column, cut, text},
     rate_or_dash, section, time, title_of,
 };
 use crate::{
@@ -29,7 +29,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
         return frame.render_widget(Paragraph::new(text).block(section(Line::from(" workers "), theme)), area);
     };
     let in_focus = model.focus == Focus::Workers;
-    let block = section(title(model, service, in_focus, theme), theme);
+    let block = section(title(model, service, in_focus), theme);
     let workers = model.workers();
     if workers.is_empty() {
         let text = if service.balanced { "no workers" } else { "counted and defended, not balanced: it has no workers to choose from" };
@@ -37,7 +37,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
     }
     let wide = area.width >= WIDE;
     let rates = |backend: &Backend| model.rates_of(service)?.backends.get(&backend.cookie);
-    let rows = Rows {
+    let rows = Body {
         rows: workers
             .iter()
             .map(|backend| row(service.protocol, backend, (rates(backend), model.lost_at(service, backend)), wide, theme))
@@ -83,24 +83,24 @@ fn row(
     let bar = if wide { 8 } else { 4 };
     let open = if protocol == Protocol::Tcp { short(backend.open) } else { "-".to_owned() };
     let mut row = vec![
-        text(backend.index.to_string(), theme.plain()),
+        text(backend.index.to_string(), Theme::plain()),
         text(backend.state.label(), state),
-        text(cut(&servers(backend), if wide { 24 } else { 11 }), theme.plain()),
-        text(rate_or_dash(rates.map(|rates| rates.connections)), theme.plain()),
-        text(open, theme.plain()),
+        text(cut(&servers(backend), if wide { 24 } else { 11 }), Theme::plain()),
+        text(rate_or_dash(rates.map(|rates| rates.connections)), Theme::plain()),
+        text(open, Theme::plain()),
         grid::queue(entrance(&backend.queues), bar, theme),
         grid::queue(backend.queues.syn_queue, bar, theme),
-        text(time(wait), if wait.is_some_and(|wait| wait >= 1.0) { theme.bad() } else { theme.plain() }),
-        text(rate_or_dash(lost), if lost.is_some_and(|lost| lost > 0.0) { theme.bad() } else { theme.plain() }),
+        text(time(wait), if wait.is_some_and(|wait| wait >= 1.0) { theme.bad() } else { Theme::plain() }),
+        text(rate_or_dash(lost), if lost.is_some_and(|lost| lost > 0.0) { theme.bad() } else { Theme::plain() }),
     ];
     if wide {
-        row.insert(3, text(percent(backend.share), theme.plain()));
+        row.insert(3, text(percent(backend.share), Theme::plain()));
     }
     row
 }
 
 /// The service, how its workers are sorted, and how long things take.
-fn title(model: &Model, service: &Service, in_focus: bool, theme: Theme) -> Line<'static> {
+fn title(model: &Model, service: &Service, in_focus: bool) -> Line<'static> {
     let rates = model.rates_of(service);
     let times = |of: &str, times: Option<&Histogram>| {
         let at = |q| time(times.and_then(|times| quantile(times, q)));
@@ -108,7 +108,7 @@ fn title(model: &Model, service: &Service, in_focus: bool, theme: Theme) -> Line
         if times.is_some_and(|times| times.count() > 0) { format!("· {of} p50 {} p99 {} ", at(0.5), at(0.99)) } else { String::new() }
     };
     let turned = if model.workers_reversed { ", reversed" } else { "" };
-    let style = if in_focus { theme.strong() } else { theme.plain() };
+    let style = if in_focus { Theme::strong() } else { Theme::plain() };
     Line::from(vec![
         Span::styled(format!(" {} · workers by {}{turned} ", cut(&title_of(service), 44), model.worker_order.label()), style),
         Span::raw(times("handshake", rates.and_then(|rates| rates.handshake_time.as_ref()))),
