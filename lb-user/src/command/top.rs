@@ -13,7 +13,7 @@ use std::{
     io::{IsTerminal as _, stdin, stdout},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::{SigSet, Signal};
@@ -35,6 +35,8 @@ use crate::{
 
 /// How many events may wait for the loop.
 const WAITING: usize = 64;
+/// After so many intervals without a look what is shown is called old.
+const LATE: u32 = 3;
 
 /// Shows the daemon's picture, or the one that `offline` makes where there is no daemon, until the user quits.
 ///
@@ -74,7 +76,7 @@ pub fn run(
     ] {
         thread::spawn(work);
     }
-    let ended = show(&mut model, &mut screen, theme, &happened, &orders);
+    let ended = show(&mut model, &mut screen, theme, interval * LATE, &happened, &orders);
     drop(screen);
     if let Some(signal) = ended.or_fail(Exit::Unexpected, "`weir status` needs no control of the terminal")? {
         die(signal);
@@ -87,20 +89,32 @@ fn show(
     model: &mut Model,
     screen: &mut Screen,
     theme: Theme,
+    patience: Duration,
     happened: &Receiver<Event>,
     orders: &Sender<Order>,
 ) -> std::io::Result<Option<i32>> {
+    let mut looked = Instant::now();
     loop {
         screen.draw(|frame| view::draw(frame, model, theme))?;
-        let Ok(first) = happened.recv() else { return Ok(None) };
+        let first = match happened.recv_timeout(patience) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+        };
         // What has come since is taken in before the next frame: a key held down does not queue frames.
-        for event in std::iter::once(first).chain(happened.try_iter()) {
+        for event in first.into_iter().chain(happened.try_iter()) {
+            if matches!(event, Event::Looked(_)) {
+                looked = Instant::now();
+            }
             match update(model, event) {
                 Action::Show => {}
                 // The thread that looks has ended only if this process ends.
                 Action::Tell(order) => drop(orders.send(order)),
                 Action::End(signal) => return Ok(signal),
             }
+        }
+        if looked.elapsed() >= patience && model.failure.is_none() {
+            update(model, Event::Blind(format!("nothing for more than {} s", patience.as_secs())));
         }
     }
 }

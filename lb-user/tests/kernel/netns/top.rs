@@ -137,6 +137,14 @@ fn outlives_the_daemon_and_ends_by_signal() {
     let mut terminal = top(&weir, &[("NO_COLOR", "1")], (24, 80));
     terminal.see_text(&format!("pid {}", weir.pid()));
     assert!(terminal.is_taken() && !terminal.is_coloured(), "NO_COLOR is set");
+    // A daemon that hangs: what is shown is called old, and the keys still work.
+    signal(weir.pid(), Signal::SIGSTOP);
+    terminal.see_text("no answer, what is shown is old");
+    terminal.press("?");
+    terminal.see_text("help: any key goes back");
+    terminal.press("?");
+    signal(weir.pid(), Signal::SIGCONT);
+    terminal.see_text(&format!("pid {}", weir.pid()));
     weir.kill9();
     terminal.see_text("the daemon is not running; figures read from the pinned maps");
     terminal.press("\td");
