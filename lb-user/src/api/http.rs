@@ -2,22 +2,34 @@
 //!
 //! | route            | answer                                                                                           |
 //! |------------------|--------------------------------------------------------------------------------------------------|
-//! | `/`              | two lines that say what this is                                                                  |
+//! | `/`              | the page ([`page`])                                                                              |
 //! | `/metrics`       | the metrics in Prometheus' text format ([`crate::observe::prometheus`])                          |
 //! | `/healthz`       | 200 while the process lives and serves                                                           |
 //! | `/readyz`        | 200 when the data plane is attached and the first scan is done; else 503 and the reason          |
 //! | `/api/v1/status` | the [`Snapshot`] as JSON: the same as `weir status --json`                                       |
+//! | `/api/v1/events` | what the page shows, each second, as server-sent events ([`live`])                               |
 //!
 //! What a client can hold is bounded: one request a connection, [`CONNECTION_TIME`] for all of it, [`HEAD_SIZE`] for its head, and
 //! [`CONNECTIONS`] at a time: for one more the oldest is let go, so that clients which never end their request, or never read the answer,
-//! keep nobody out. One snapshot is made at a time, and made into text on a
+//! keep nobody out. Streams of events have [`live::STREAMS`] places of their own. One snapshot is made at a time, and made into text on a
 //! thread of its own, so that the daemon's loop goes on meanwhile.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+pub mod live;
+mod page;
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
-    Router,
-    extract::State,
+    Extension, Router,
+    extract::{FromRef, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -29,17 +41,23 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{AbortHandle, JoinError, JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 use tracing::debug;
+
+use live::Live;
 
 use super::{AskError, DaemonHandle, protocol};
 use crate::observe::{prometheus, snapshot::Snapshot};
 
 /// How long a connection may live, from the accept to the last byte of the answer.
 pub const CONNECTION_TIME: Duration = Duration::from_secs(15);
+/// How long a stream of events may live. Browsers then open another.
+const STREAM_TIME: Duration = Duration::from_secs(3600);
+/// How long what was sent may wait for the client to take it, before the kernel gives the connection up.
+const UNTAKEN_TIME: Duration = Duration::from_secs(15);
 /// How long a client may take to send its request's head.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// How large that head may be, in bytes.
@@ -55,28 +73,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` resolves, and then for at most a second what is under way.
 pub async fn serve(listener: TcpListener, daemon: DaemonHandle, shutdown: impl Future<Output = ()>) {
-    let service = TowerToHyperService::new(router(daemon));
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let source = Source { daemon, live: Live::new(), turn: Arc::new(Semaphore::new(1)) };
+    let router = router(source.clone());
     let mut connections = JoinSet::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     // In the order they came.
-    let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
+    let mut oldest: VecDeque<(AbortHandle, Arc<Connection>)> = VecDeque::new();
     let accepting = async {
         loop {
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    oldest.retain(|connection| !connection.is_finished());
+                    oldest.retain(|(task, connection)| !task.is_finished() && !connection.is_stream());
                     if places.available_permits() == 0
-                        && let Some(oldest) = oldest.pop_front()
+                        && let Some((oldest, _)) = oldest.pop_front()
                     {
                         oldest.abort();
                     }
                     let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-                    let service = service.clone();
-                    oldest.push_back(connections.spawn(async move {
-                        serve_one(stream, service).await;
-                        drop(place);
-                    }));
+                    let connection = Arc::new(Connection::new(place));
+                    let router = router.clone().layer(Extension(Arc::clone(&connection)));
+                    oldest.push_back((connections.spawn(serve_one(stream, router, Arc::clone(&connection))), connection));
                 }
                 // The client left before it was accepted; the next may be well.
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
@@ -89,45 +106,82 @@ pub async fn serve(listener: TcpListener, daemon: DaemonHandle, shutdown: impl F
     };
     tokio::select! {
         () = accepting => {}
+        () = source.live.clone().watch(source) => {}
         () = shutdown => {}
     }
     // What is not done by then is dropped, and its connection closed.
     let _ = timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn serve_one(stream: TcpStream, service: TowerToHyperService<Router>) {
+async fn serve_one(stream: TcpStream, router: Router, connection: Arc<Connection>) {
+    // Without it a stream to a client that is gone, or reads nothing, would be kept for minutes.
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN_TIME)) {
+        debug!(%error, "a connection to the metrics waits as long as the kernel likes");
+    }
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_SIZE).keep_alive(false);
-    match timeout(CONNECTION_TIME, server.serve_connection(TokioIo::new(stream), service)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "a connection to the metrics ended early"),
-        Err(_) => debug!("a connection to the metrics took too long"),
+    tokio::select! {
+        served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)) => {
+            if let Err(error) = served {
+                debug!(%error, "a connection to the metrics ended early");
+            }
+        }
+        () = connection.life() => debug!("a connection to the metrics took too long"),
+    }
+}
+
+/// What a connection holds.
+#[derive(Debug)]
+struct Connection {
+    /// Its place among [`CONNECTIONS`]; none of a stream.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+    is_stream: AtomicBool,
+}
+
+impl Connection {
+    fn new(place: OwnedSemaphorePermit) -> Self {
+        Self { place: Mutex::new(Some(place)), is_stream: AtomicBool::new(false) }
+    }
+
+    /// It is a stream from now on: it has a place elsewhere, and time.
+    fn lives_on(&self) {
+        self.is_stream.store(true, Ordering::Relaxed);
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn is_stream(&self) -> bool {
+        self.is_stream.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when it has lived long enough.
+    async fn life(&self) {
+        sleep(CONNECTION_TIME).await;
+        if self.is_stream() {
+            sleep(STREAM_TIME).await;
+        }
     }
 }
 
 /// The routes of the module's table.
-pub fn router(daemon: DaemonHandle) -> Router {
+fn router(source: Source) -> Router {
     Router::new()
-        .route("/", get(root))
+        .route("/", get(page::page))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/api/v1/status", get(status))
-        .with_state(Source { daemon, turn: Arc::new(Semaphore::new(1)) })
-}
-
-async fn root() -> &'static str {
-    "Weir, an XDP load balancer for SO_REUSEPORT workers.\nSee /metrics, /healthz, /readyz and /api/v1/status.\n"
+        .route("/api/v1/events", get(live::events))
+        .with_state(source)
 }
 
 async fn metrics(State(source): State<Source>) -> Result<Response, Unavailable> {
     let text = source.rendered(|snapshot| prometheus::render(snapshot).map_err(Into::into)).await?;
-    Ok(page(prometheus::CONTENT_TYPE, text))
+    Ok(whole(prometheus::CONTENT_TYPE, text))
 }
 
 async fn status(State(source): State<Source>) -> Result<Response, Unavailable> {
     let text = source.rendered(|snapshot| serde_json::to_string(snapshot).map_err(Into::into)).await?;
-    Ok(page("application/json", text + "\n"))
+    Ok(whole("application/json", text + "\n"))
 }
 
 async fn readyz(State(source): State<Source>) -> Result<&'static str, Unavailable> {
@@ -135,17 +189,24 @@ async fn readyz(State(source): State<Source>) -> Result<&'static str, Unavailabl
     Ok("ready\n")
 }
 
-fn page(content_type: &'static str, text: String) -> Response {
+fn whole(content_type: &'static str, text: String) -> Response {
     let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (headers.map(|(name, value)| (name, HeaderValue::from_static(value))), text).into_response()
 }
 
 /// Where the handlers get snapshots.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Source {
     daemon: DaemonHandle,
+    live: Live,
     /// One handler at a time: many clients do not make the loop work more than one does, nor hold many texts in memory.
     turn: Arc<Semaphore>,
+}
+
+impl FromRef<Source> for Live {
+    fn from_ref(source: &Source) -> Self {
+        source.live.clone()
+    }
 }
 
 impl Source {

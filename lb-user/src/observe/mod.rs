@@ -1,5 +1,6 @@
 //! What is shown: readers make one [`snapshot::Snapshot`], and the metrics, the JSON and the terminal all render that.
 
+pub mod live;
 pub mod prometheus;
 pub mod queues;
 pub mod rates;

@@ -12,7 +12,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 18] = [
+const TOOLS: [Tool; 19] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "haproxy", package: "haproxy" },
     Tool { program: "wrk", package: "wrk" },
@@ -28,6 +28,7 @@ const TOOLS: [Tool; 18] = [
     Tool { program: "nft", package: "nftables" },
     Tool { program: "conntrack", package: "conntrack" },
     Tool { program: "promtool", package: "prometheus" },
+    Tool { program: "chromium", package: "chromium" },
     Tool { program: "script", package: "bsdutils" },
     Tool { program: "setpriv", package: "util-linux" },
     Tool { program: "setsid", package: "util-linux" },
@@ -51,7 +52,7 @@ pub fn install_missing() -> Result<()> {
         let command = apt::command_for_user(&packages);
         bail!("the tests need these programs, which are not installed: {}. Install them with:\n  {command}", programs.join(" "));
     }
-    apt::install("the programs that the tests use (about 10 MB, half a minute; no service is started)", &packages)?;
+    apt::install("the programs that the tests use (about 100 MB, a minute; no service is started)", &packages)?;
     for (package, service) in SERVICES {
         if packages.contains(&package) && find_program("systemctl").is_some() {
             // Fails where systemd does not run, and there nothing starts the service either.

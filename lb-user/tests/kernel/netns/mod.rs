@@ -13,6 +13,7 @@ mod live;
 mod metrics;
 mod moves;
 mod notes;
+mod page;
 mod programs;
 mod prometheus;
 mod queues;
@@ -43,6 +44,7 @@ pub fn tests() -> Vec<Trial> {
         moves::tests(),
         notes::tests(),
         prometheus::tests(),
+        page::tests(),
         queues::tests(),
         reload::tests(),
         restart::tests(),

@@ -2,6 +2,7 @@
 //!
 //! Everything here panics with a sentence when it cannot do its part: a test that cannot be set up has failed.
 
+pub mod browser;
 pub mod capture;
 pub mod counters;
 pub mod cpu;

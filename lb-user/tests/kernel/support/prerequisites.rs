@@ -1,7 +1,8 @@
 //! Root and the tools the tests call, looked for once at the start and named all together.
 
 /// The tools, each with the Debian package that brings it.
-const TOOLS: [(&str, &str); 17] = [
+const TOOLS: [(&str, &str); 18] = [
+    ("chromium", "chromium"),
     ("ethtool", "ethtool"),
     ("haproxy", "haproxy"),
     ("hping3", "hping3"),

@@ -11,7 +11,7 @@
 mod books;
 mod calm;
 mod caps;
-mod floods;
+pub mod floods;
 mod ground;
 mod handshake;
 mod harmless;
