@@ -121,8 +121,8 @@ async fn serve_one(stream: TcpStream, router: Router, connection: Arc<Connection
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_SIZE).keep_alive(false);
     tokio::select! {
-        served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)) => {
-            if let Err(error) = served {
+        ended = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)) => {
+            if let Err(error) = ended {
                 debug!(%error, "a connection to the metrics ended early");
             }
         }

@@ -207,7 +207,7 @@ async fn streams_are_bounded_and_keep_nobody_from_the_metrics() {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
     assert!(get(address, "/healthz").await.0.starts_with("HTTP/1.1 200 "));
-    let mut piece = [0; 1 << 16];
+    let mut piece = vec![0; 1 << 16];
     for stream in &mut streams {
         let count = timeout(Duration::from_secs(5), stream.read(&mut piece)).await.expect("the stream stands still").unwrap();
         assert!(count > 0, "the stream was closed");
