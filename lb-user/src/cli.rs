@@ -115,6 +115,9 @@ pub struct RunArgs {
     /// Where to serve metrics: an address with a port, or `off`.
     #[arg(long, value_name = "ADDR")]
     pub listen_metrics: Option<MetricsListen>,
+    /// Who may read the metrics and the page, and by which certificate: a web configuration of Prometheus' exporters.
+    #[arg(long, value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
     /// Make services of the groups found, beyond what the file says; `tcp`, `udp` or `tcp,udp`.
     #[arg(long, value_name = "PROTO", value_delimiter = ',')]
     pub discover: Vec<Protocol>,
@@ -274,7 +277,7 @@ impl RunArgs {
 
     /// Lays the command line over `config` and checks that the whole has something to do.
     pub fn apply(&self, mut config: Config) -> Result<Config, Failure> {
-        let Self { interfaces, config: _, mode, listen_metrics, discover, netns: _, detach_on_exit } = self;
+        let Self { interfaces, config: _, mode, listen_metrics, web_config, discover, netns: _, detach_on_exit } = self;
         if !interfaces.is_empty() {
             config.daemon.interfaces.clear();
             for name in interfaces {
@@ -285,6 +288,7 @@ impl RunArgs {
         }
         config.daemon.mode = mode.unwrap_or(config.daemon.mode);
         config.daemon.metrics_listen = listen_metrics.unwrap_or(config.daemon.metrics_listen);
+        config.daemon.web_config = web_config.clone().or(config.daemon.web_config);
         config.daemon.detach_on_exit |= detach_on_exit;
         config.discovery.tcp |= discover.contains(&Protocol::Tcp);
         config.discovery.udp |= discover.contains(&Protocol::Udp);

@@ -9,11 +9,15 @@
 //! | `/api/v1/status` | the [`Snapshot`] as JSON: the same as `weir status --json`                                       |
 //! | `/api/v1/events` | what the page shows, each second, as server-sent events ([`live`])                               |
 //!
+//! Who may read, and whether over TLS, is for the web configuration to say ([`Access`]); without one it is everybody who reaches the
+//! address.
+//!
 //! What a client can hold is bounded: one request a connection, [`CONNECTION_TIME`] for all of it, [`HEAD_SIZE`] for its head, and
 //! [`CONNECTIONS`] at a time: for one more the oldest is let go, so that clients which never end their request, or never read the answer,
 //! keep nobody out. Streams of events have [`live::STREAMS`] places of their own. One snapshot is made at a time, and made into text on a
 //! thread of its own, so that the daemon's loop goes on meanwhile.
 
+mod access;
 pub mod live;
 mod page;
 
@@ -31,6 +35,7 @@ use axum::{
     Extension, Router,
     extract::{FromRef, State},
     http::{HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -40,6 +45,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{AbortHandle, JoinError, JoinSet, spawn_blocking},
@@ -47,6 +53,8 @@ use tokio::{
 };
 use tracing::debug;
 
+pub use access::Access;
+use access::{Rules, authorize};
 use live::Live;
 
 use super::{AskError, DaemonHandle, protocol};
@@ -72,7 +80,9 @@ const GRACE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` resolves, and then for at most a second what is under way.
-pub async fn serve(listener: TcpListener, daemon: DaemonHandle, shutdown: impl Future<Output = ()>) {
+///
+/// Without `access` everybody may read, over plain HTTP.
+pub async fn serve(listener: TcpListener, access: Option<Access>, daemon: DaemonHandle, shutdown: impl Future<Output = ()>) {
     let source = Source { daemon, live: Live::new(), turn: Arc::new(Semaphore::new(1)) };
     let router = router(source.clone());
     let mut connections = JoinSet::new();
@@ -91,7 +101,7 @@ pub async fn serve(listener: TcpListener, daemon: DaemonHandle, shutdown: impl F
                         oldest.abort();
                     }
                     let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-                    let connection = Arc::new(Connection::new(place));
+                    let connection = Arc::new(Connection::new(place, access.as_ref().map(Access::rules)));
                     let router = router.clone().layer(Extension(Arc::clone(&connection)));
                     oldest.push_back((connections.spawn(serve_one(stream, router, Arc::clone(&connection))), connection));
                 }
@@ -118,6 +128,18 @@ async fn serve_one(stream: TcpStream, router: Router, connection: Arc<Connection
     if let Err(error) = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN_TIME)) {
         debug!(%error, "a connection to the metrics waits as long as the kernel likes");
     }
+    let tls = connection.rules.as_ref().and_then(|rules| rules.tls());
+    match tls {
+        None => serve_http(stream, router, &connection).await,
+        Some(tls) => match timeout(HEAD_TIME, tls.accept(stream)).await {
+            Ok(Ok(stream)) => serve_http(stream, router, &connection).await,
+            Ok(Err(error)) => debug!(%error, "a client and the metrics agree on no TLS"),
+            Err(_) => debug!("a client of the metrics took too long over TLS"),
+        },
+    }
+}
+
+async fn serve_http(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, connection: &Connection) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_SIZE).keep_alive(false);
     tokio::select! {
@@ -136,11 +158,12 @@ struct Connection {
     /// Its place among [`CONNECTIONS`]; none of a stream.
     place: Mutex<Option<OwnedSemaphorePermit>>,
     is_stream: AtomicBool,
+    rules: Option<Arc<Rules>>,
 }
 
 impl Connection {
-    fn new(place: OwnedSemaphorePermit) -> Self {
-        Self { place: Mutex::new(Some(place)), is_stream: AtomicBool::new(false) }
+    fn new(place: OwnedSemaphorePermit, rules: Option<Arc<Rules>>) -> Self {
+        Self { place: Mutex::new(Some(place)), is_stream: AtomicBool::new(false), rules }
     }
 
     /// It is a stream from now on: it has a place elsewhere, and time.
@@ -171,6 +194,7 @@ fn router(source: Source) -> Router {
         .route("/readyz", get(readyz))
         .route("/api/v1/status", get(status))
         .route("/api/v1/events", get(live::events))
+        .layer(middleware::from_fn(authorize))
         .with_state(source)
 }
 

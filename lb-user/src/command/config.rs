@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{print, print_json};
 use crate::{
     cli::{ConfigCommand, GlobalArgs},
-    config::{self, Config},
+    config::{self, Config, WebConfig},
     exit::{Exit, Failure, OrFail as _},
 };
 
@@ -24,6 +24,9 @@ pub fn run(global: &GlobalArgs, command: &ConfigCommand) -> Result<Exit, Failure
 /// A file with faults is a [`Failure`] that lists them all.
 fn check(global: &GlobalArgs, file: &Path) -> Result<Exit, Failure> {
     let config = Config::load(file)?;
+    if let Some(web) = &config.daemon.web_config {
+        WebConfig::load(web)?;
+    }
     if global.json {
         return print_json(&json!({ "file": file, "faults": [], "services": config.services.len() }));
     }

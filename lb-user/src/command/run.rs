@@ -50,7 +50,8 @@ pub fn run(global: &GlobalArgs, arguments: &RunArgs) -> Result<Exit, Failure> {
     }
     let _lock = lock(global)?;
     let helper = Helper::start().map_err(no_helper)?;
-    let metrics = config.daemon.metrics_listen.0.map(bind).transpose()?;
+    let access = config.daemon.web_config.clone().map(http::Access::load).transpose()?;
+    let metrics = config.daemon.metrics_listen.0.map(bind).transpose()?.map(|listener| (listener, access));
     let control = ControlSocket::bind(&control_socket(global)).map_err(no_control)?;
     if let Some(namespace) = &arguments.netns {
         enter(&namespace.0)?;
@@ -65,7 +66,7 @@ async fn serve(
     arguments: &RunArgs,
     config: Config,
     helper: Helper,
-    metrics: Option<TcpListener>,
+    metrics: Option<(TcpListener, Option<http::Access>)>,
     control: ControlSocket,
 ) -> Result<Exit, Failure> {
     const NETLINK: &str = "see the cause; rtnetlink needs no rights";
@@ -105,9 +106,9 @@ async fn serve(
     let spawned = thread::Builder::new().name(name).spawn(work);
     spawned.or_fail(Exit::Unexpected, "see the cause")?;
     let (handle, questions) = DaemonHandle::new();
-    if let Some(listener) = metrics {
+    if let Some((listener, access)) = metrics {
         let listener = tokio::net::TcpListener::from_std(listener).or_fail(Exit::Unexpected, "see the cause")?;
-        tokio::spawn(http::serve(listener, handle.clone(), std::future::pending()));
+        tokio::spawn(http::serve(listener, access, handle.clone(), std::future::pending()));
     }
     let (last_answer, is_last) = oneshot::channel::<()>();
     let answering = tokio::spawn(async move {

@@ -1,5 +1,5 @@
 //! `[daemon]`: where and how the daemon runs.
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
@@ -20,6 +20,9 @@ pub struct Daemon {
     pub mode: Mode,
     /// Where /metrics is served.
     pub metrics_listen: MetricsListen,
+    /// The web configuration: who may read the metrics and the page, and by which certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web_config: Option<PathBuf>,
     /// Time between two full scans of the listeners, which repair whatever events missed; 1 s to 1 h.
     #[serde(serialize_with = "duration::serialize")]
     pub rescan_interval: Duration,
@@ -69,6 +72,14 @@ const METRICS_LISTEN: Key = Key {
     help: "Where Prometheus metrics are served over HTTP. The metrics name your services and show their traffic: a non-loopback address \
            shows them to whoever reaches it. Port 0 takes a free one.",
 };
+const WEB_CONFIG: Key = Key {
+    name: "web_config",
+    form: Form::Text("the path of a file"),
+    fallback: Fallback::Words("none: whoever reaches the address may read, over plain HTTP"),
+    example: r#""/etc/weir/web.yml""#,
+    help: "The web configuration of Prometheus' exporters, for /metrics and the page: TLS, client certificates and passwords (docs/page.md). \
+           It is read again when it or a file it names has changed.",
+};
 const RESCAN_INTERVAL: Key = Key {
     name: "rescan_interval",
     form: Form::Text(r#"a duration from "1s" to "1h""#),
@@ -98,7 +109,7 @@ pub(super) const SCHEMA: Schema = Schema {
     name: "daemon",
     repeated: false,
     help: "Where and how the daemon runs.",
-    keys: &[&INTERFACES, &MODE, &METRICS_LISTEN, &RESCAN_INTERVAL, &DETACH_ON_EXIT, &FLOW_HASH_KEY],
+    keys: &[&INTERFACES, &MODE, &METRICS_LISTEN, &WEB_CONFIG, &RESCAN_INTERVAL, &DETACH_ON_EXIT, &FLOW_HASH_KEY],
 };
 
 impl Default for Daemon {
@@ -107,6 +118,7 @@ impl Default for Daemon {
             interfaces: Vec::new(),
             mode: Mode::Auto,
             metrics_listen: MetricsListen(Some(SocketAddr::from(([127, 0, 0, 1], 9464)))),
+            web_config: None,
             rescan_interval: Duration::from_secs(10),
             detach_on_exit: false,
             flow_hash_key: None,
@@ -131,6 +143,7 @@ impl Daemon {
             interfaces: interfaces.unwrap_or(default.interfaces),
             mode: section.text(&MODE, one_of::<Mode>).unwrap_or(default.mode),
             metrics_listen: section.text(&METRICS_LISTEN, MetricsListen::from_str).unwrap_or(default.metrics_listen),
+            web_config: section.text(&WEB_CONFIG, path),
             rescan_interval: section.text(&RESCAN_INTERVAL, rescan_interval).unwrap_or(default.rescan_interval),
             detach_on_exit: section.boolean(&DETACH_ON_EXIT).unwrap_or(default.detach_on_exit),
             flow_hash_key: section.text(&FLOW_HASH_KEY, hex_key),
@@ -164,6 +177,10 @@ pub fn interface_name(name: &str) -> Result<String, String> {
         return Err("a device's name holds no space, `/`, `:` or control character: see `ip link`".to_owned());
     }
     Ok(name.to_owned())
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("leave the key out to have none".to_owned()) } else { Ok(text.into()) }
 }
 
 fn rescan_interval(text: &str) -> Result<Duration, String> {

@@ -19,6 +19,7 @@ mod reference;
 mod schema;
 mod service;
 mod service_defence;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use prefix::Prefix;
 pub use reference::{example, reference};
 pub use service::{Protocol, Quic, Service};
 pub use service_defence::ServiceDefence;
+pub use web::WebConfig;
 
 use reader::Report;
 use schema::{Schema, closest};

@@ -36,6 +36,13 @@ impl<'t> Report<'t> {
         (line, column + 1)
     }
 
+    /// The byte offset of a line, counted from 1, and a column in characters, counted from 0.
+    pub fn offset(&self, line: usize, column: usize) -> usize {
+        let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
+        let rest = self.text.get(start..).unwrap_or_default();
+        start + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at)
+    }
+
     /// The value as the file has it: its first line, cut to a length that a message can hold.
     pub fn quote(&self, span: &Range<usize>) -> String {
         let source = self.text.get(span.clone()).unwrap_or_default().trim();

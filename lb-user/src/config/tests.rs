@@ -288,6 +288,7 @@ fn config() -> impl Strategy<Value = Config> {
         any::<Option<[u8; 16]>>(),
     )
         .prop_map(|(interfaces, mode, metrics, interval, detach_on_exit, flow_hash_key)| Daemon {
+            web_config: detach_on_exit.then(|| "web.yml".into()),
             interfaces: interfaces.into_iter().collect(),
             mode,
             metrics_listen: MetricsListen(metrics),

@@ -458,8 +458,9 @@ impl Daemon {
             ));
         }
         let (now, later) = (&self.config.daemon, &config.daemon);
-        let waits = (now.metrics_listen != later.metrics_listen || now.flow_hash_key != later.flow_hash_key)
-            .then_some("; `metrics_listen` and `flow_hash_key` wait for a new start");
+        let waits =
+            (now.metrics_listen != later.metrics_listen || now.web_config != later.web_config || now.flow_hash_key != later.flow_hash_key)
+                .then_some("; `metrics_listen`, `web_config` and `flow_hash_key` wait for a new start");
         let before = std::mem::replace(&mut self.config, config);
         let attached = self.interfaces().and_then(|attached| {
             self.attached = attached;

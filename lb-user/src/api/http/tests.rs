@@ -12,10 +12,14 @@ use super::*;
 use crate::{api::tests::daemon_that_shows, observe::sample};
 
 async fn start(daemon: DaemonHandle) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
+    start_for(None, daemon).await
+}
+
+async fn start_for(access: Option<Access>, daemon: DaemonHandle) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (end, ended) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, daemon, async {
+    let server = tokio::spawn(serve(listener, access, daemon, async {
         let _ = ended.await;
     }));
     (address, end, server)

@@ -26,6 +26,7 @@ mod top;
 mod trace;
 mod udp;
 mod upsets;
+mod web;
 
 use libtest_mimic::Trial;
 
@@ -55,6 +56,7 @@ pub fn tests() -> Vec<Trial> {
         trace::tests(),
         udp::tests(),
         upsets::tests(),
+        web::tests(),
     ]
     .into_iter()
     .flatten()

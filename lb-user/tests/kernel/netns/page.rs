@@ -12,19 +12,21 @@ use crate::support::browser::Browser;
 use crate::support::daemon::Weir;
 use crate::support::load::{Plan, Steady};
 use crate::support::netns::Pair;
-use crate::support::servers::{WorkerPlan, Workers};
+use crate::support::servers::{Nginx, WorkerPlan, Workers};
 use crate::support::trial;
 
 pub fn tests() -> Vec<Trial> {
     vec![trial("page::shows_a_flood_in_a_browser", shows_a_flood_in_a_browser)]
 }
 
+/// For a picture; the flood itself goes on for longer.
+const FLOOD_SECONDS: u64 = 40;
 const SOON: Duration = Duration::from_secs(20);
 
-/// How long each part goes on beside what it has to: for the pictures of docs/, which show ten minutes.
-fn linger() {
-    let seconds = std::env::var("WEIR_PAGE_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    std::thread::sleep(Duration::from_secs(seconds.unwrap_or(0)));
+/// How long each part goes on beside what it has to: for the pictures of docs/, which show some minutes. A flood has its end.
+fn linger(most: u64) {
+    let seconds: Option<u64> = std::env::var("WEIR_PAGE_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    std::thread::sleep(Duration::from_secs(seconds.unwrap_or(0).min(most)));
 }
 
 /// Keeps a picture of the page below target/tmp.
@@ -39,7 +41,7 @@ fn keep(browser: &mut Browser, name: &str) {
 fn shows_a_flood_in_a_browser() {
     let pair = Pair::new();
     let (web, api) = (SocketAddr::new(pair.server_v4[0], 8080), SocketAddr::new(pair.server_v6[0], 9090));
-    let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(web), 4);
+    let _nginx = Nginx::start(&pair.server, &[web], 4);
     let _stuck = Workers::start(&pair.server, &WorkerPlan::tcp(api).backlog(64).without_accepting(), 2);
     let configuration = format!(
         "[discovery]\ntcp = true\n{}\n[[service]]\nname = \"web\"\naddress = \"{}\"\nport = 8080\nprotocol = \"tcp\"\n[[service]]\nname = \"api\"\naddress = \"{}\"\nport = 9090\nprotocol = \"tcp\"\nsyn_defence = \"off\"\n",
@@ -48,7 +50,7 @@ fn shows_a_flood_in_a_browser() {
         api.ip()
     );
     let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&configuration), &[]);
-    let clients = Steady::at_rate(&pair.client, &Plan::new(web, &pair.client_v4), 300);
+    let clients = Steady::at_rate(&pair.client, &Plan::new(web, &pair.client_v4).http("/", None), 300);
     let mut browser = Browser::start();
     browser.looks(1280, 900, "light", "no-preference");
     browser.open(&format!("http://{}/", weir.http_address()));
@@ -59,7 +61,7 @@ fn shows_a_flood_in_a_browser() {
     browser.wait_for(SOON, "/^[1-9].* packets per second/.test(document.getElementById('way-text').textContent)");
     let says = browser.text("document.body.innerText");
     assert!(["web", "api", "Delivered", "Dropped", "Not ours"].iter().all(|word| says.contains(word)), "{says}");
-    linger();
+    linger(u64::MAX);
     keep(&mut browser, "calm");
     // The rates move: another text each second.
     let first = browser.text("document.getElementById('way-text').textContent");
@@ -71,7 +73,7 @@ fn shows_a_flood_in_a_browser() {
     let waiting: Vec<TcpStream> = pair.client.run(connect);
     browser.wait_for(SOON, "document.getElementById('headline').textContent === 'Something needs a look'");
     browser.wait_for(SOON, r"/api, worker \d.*: accept queue \d\d of 64/.test(document.getElementById('troubles').textContent)");
-    linger();
+    linger(u64::MAX);
     keep(&mut browser, "trouble");
     drop(waiting);
 
@@ -80,7 +82,7 @@ fn shows_a_flood_in_a_browser() {
     let flood = floods::by_generator(&aim);
     browser.wait_for(SOON, "document.getElementById('headline').textContent === 'SYN flood on web'");
     browser.wait_for(SOON, "document.title === 'Flood · Weir'");
-    linger();
+    linger(FLOOD_SECONDS);
     keep(&mut browser, "flood");
 
     // On a phone in the dark, without motion: nothing is wider than the screen, and the dark is dark.

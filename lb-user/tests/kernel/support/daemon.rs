@@ -112,6 +112,15 @@ impl Weir {
 
     /// Starts the daemon again after [`Weir::kill9`] or [`Weir::terminate`], with the same arguments; returns when it is ready.
     pub fn restart(&mut self) {
+        self.restart_until(|weir| match http::get_once(weir.metrics_at, "/readyz", Duration::from_secs(2)) {
+            Ok(response) if response.status == 200 => Ok(()),
+            Ok(response) => Err(format!("/readyz answers {}: {}", response.status, String::from_utf8_lossy(&response.body))),
+            Err(problem) => Err(problem),
+        });
+    }
+
+    /// The same, where readiness cannot be asked for by plain HTTP: `is_ready` does.
+    pub fn restart_until(&mut self, is_ready: impl Fn(&Self) -> Result<(), String>) {
         assert!(self.child.is_none(), "the daemon still runs");
         // Kept before it is ready, so that it ends with this value when it never is.
         self.child = Some(self.spawn());
@@ -119,11 +128,7 @@ impl Weir {
             if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
                 panic!("weir ended before it was ready ({status}); its log:\n{}", self.log());
             }
-            match http::get_once(self.metrics_at, "/readyz", Duration::from_secs(2)) {
-                Ok(response) if response.status == 200 => Ok(()),
-                Ok(response) => Err(format!("/readyz answers {}: {}", response.status, String::from_utf8_lossy(&response.body))),
-                Err(problem) => Err(format!("{problem}; its log:\n{}", self.log())),
-            }
+            is_ready(self).map_err(|problem| format!("{problem}; its log:\n{}", self.log()))
         });
     }
 
