@@ -1,4 +1,4 @@
-//! What is shown: readers make one [`snapshot::Snapshot`], and the metrics, the JSON and the terminal all render that.
+//! What is shown: readers make one [`snapshot::Snapshot`], and the metrics, the JSON, the terminal and the page all render that.
 
 pub mod live;
 pub mod prometheus;

@@ -1,6 +1,6 @@
 //! `/api/v1/events`: what the page shows, once a second, as server-sent events.
 //!
-//! One task looks each second, whether or not anybody reads: who opens the page sees the ten minutes before. What it sees is made into
+//! One task looks each second, and more rarely while nobody reads: who opens the page sees the ten minutes before. What it sees is made into
 //! text once, and all streams send the same bytes. A stream whose reader is [`BEHIND`] moments late ends; a browser then begins anew.
 //!
 //! | event     | data                                                                |
@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast},
     task::spawn_blocking,
     time::{Instant, sleep_until},
 };
@@ -41,10 +41,14 @@ use crate::observe::{
 pub const STREAMS: usize = 32;
 /// How many moments a reader may be late.
 pub const BEHIND: usize = 4;
-/// How often it is looked.
+/// How often it is looked while somebody reads.
 const STEP: Duration = Duration::from_secs(1);
-/// How much of the time may go into looking: one part in this many.
+/// How much of the time may go into that: one part in this many.
 const SHARE: u32 = 100;
+/// How often it is looked while nobody does.
+const IDLE_STEP: Duration = Duration::from_secs(5);
+/// How much of the time may go into that.
+const IDLE_SHARE: u32 = 1000;
 /// When to come again if there is no place, in seconds.
 const LATER: &str = "10";
 
@@ -53,6 +57,8 @@ const LATER: &str = "10";
 pub(super) struct Live {
     shared: Arc<Mutex<Shared>>,
     places: Arc<Semaphore>,
+    /// Somebody has begun to read.
+    arrived: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -68,10 +74,10 @@ impl Live {
     pub fn new() -> Self {
         let (sender, _) = broadcast::channel(BEHIND);
         let shared = Shared { history: History::default(), moment: None, opening: None, sender };
-        Self { shared: Arc::new(Mutex::new(shared)), places: Arc::new(Semaphore::new(STREAMS)) }
+        Self { shared: Arc::new(Mutex::new(shared)), places: Arc::new(Semaphore::new(STREAMS)), arrived: Arc::default() }
     }
 
-    /// Looks each second, for ever. Where looking is dear it is rarer.
+    /// Looks again and again, for ever. Where looking is dear it is rarer.
     pub async fn watch(self, source: Source) {
         let mut before: Option<Arc<Snapshot>> = None;
         loop {
@@ -87,7 +93,14 @@ impl Live {
             if let Err(error) = event {
                 self.lock().send(event_text("trouble", &error.to_string()));
             }
-            sleep_until(begun + STEP.max(begun.elapsed() * SHARE)).await;
+            let took = begun.elapsed();
+            sleep_until(begun + STEP.max(took * SHARE)).await;
+            if !self.has_readers() {
+                tokio::select! {
+                    () = sleep_until(begun + IDLE_STEP.max(took * IDLE_SHARE)) => {}
+                    () = self.arrived.notified() => {}
+                }
+            }
         }
     }
 
@@ -147,6 +160,7 @@ pub(super) async fn events(State(live): State<Live>, Extension(connection): Exte
     };
     connection.lives_on();
     let (opening, receiver) = live.subscribe();
+    live.arrived.notify_one();
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),

@@ -2,6 +2,8 @@
 
 // What is kept, and what is shown while less is known, in seconds.
 const SPAN = 600;
+// While nobody reads the daemon looks more rarely: what is further apart than this is a gap.
+const GAP = 31;
 const SPANS = [60, 120, 300, SPAN];
 
 // A round number not below `value`: 1, 2 or 5 with zeros.
@@ -13,10 +15,14 @@ const round = (value) => {
 // The whiles in which `rows` have a mode of at least lingering: [{from, to, mode}] in seconds since 1970.
 const floods = (rows) => {
   const bands = [];
-  for (const { at, mode } of rows) {
-    const last = bands.at(-1);
-    if (last && last.mode === mode && at - last.to < 3) last.to = at;
-    else if (mode > 0) bands.push({ from: last && at - last.to < 3 ? last.to : at, to: at, mode });
+  let before = null;
+  for (const row of rows) {
+    const near = before !== null && row.at - before.at < GAP;
+    if (row.mode > 0) {
+      if (near && before.mode === row.mode) bands.at(-1).to = row.at;
+      else bands.push({ from: near ? before.at : row.at, to: row.at, mode: row.mode });
+    }
+    before = row;
   }
   return bands;
 };
@@ -55,7 +61,7 @@ const chart = (scene, id, rows, lines, now, unit) => {
       let last = null;
       for (const row of rows) {
         if (row[key] === null || row[key] === undefined || x(row.at) < left) continue;
-        if (last === null || row.at - last > 10) runs.push([]);
+        if (last === null || row.at - last > GAP) runs.push([]);
         last = row.at;
         runs.at(-1).push([x(row.at).toFixed(1), y(row[key]).toFixed(1)]);
       }
