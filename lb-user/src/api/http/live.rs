@@ -153,13 +153,14 @@ fn event_text(event: &str, data: &impl Serialize) -> Bytes {
 }
 
 /// A stream of events, until its reader leaves or is late.
-pub(super) async fn events(State(live): State<Live>, Extension(connection): Extension<Arc<Connection>>) -> Response {
+pub(super) async fn events(State(live): State<Live>, Extension(connection): Extension<Arc<Connection>>) -> Result<Response, Unavailable> {
     let Ok(place) = Arc::clone(&live.places).try_acquire_owned() else {
         let text = format!("{STREAMS} pages are open already, and no more are served at a time\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, HeaderValue::from_static(LATER))], text).into_response();
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, HeaderValue::from_static(LATER))], text).into_response());
     };
     connection.lives_on();
-    let (opening, receiver) = live.subscribe();
+    let of_thread = live.clone();
+    let (opening, receiver) = spawn_blocking(move || of_thread.subscribe()).await?;
     live.arrived.notify_one();
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
@@ -172,7 +173,7 @@ pub(super) async fn events(State(live): State<Live>, Extension(connection): Exte
         let text = reader.next().await?;
         Some((Ok::<_, std::convert::Infallible>(text), reader))
     });
-    (headers.map(|(name, value)| (name, HeaderValue::from_static(value))), Body::from_stream(stream)).into_response()
+    Ok((headers.map(|(name, value)| (name, HeaderValue::from_static(value))), Body::from_stream(stream)).into_response())
 }
 
 /// Who reads a stream.

@@ -10,10 +10,12 @@ use libtest_mimic::Trial;
 use super::defence::{Aim, floods};
 use crate::support::browser::Browser;
 use crate::support::daemon::Weir;
+use crate::support::flood::FloodKind;
 use crate::support::load::{Plan, Steady};
 use crate::support::netns::Pair;
 use crate::support::servers::{Nginx, WorkerPlan, Workers};
 use crate::support::trial;
+use crate::support::wait::eventually;
 
 pub fn tests() -> Vec<Trial> {
     vec![trial("page::shows_a_flood_in_a_browser", shows_a_flood_in_a_browser)]
@@ -80,8 +82,11 @@ fn shows_a_flood_in_a_browser() {
     // A flood.
     let aim = Aim { from: (&pair.client, Pair::CLIENT_DEVICE), to: (&pair.server, Pair::SERVER_DEVICE), target: web };
     let flood = floods::by_generator(&aim);
+    let strays = floods::generated(&aim, &floods::plan(&aim, FloodKind::Ack).rate(4_000));
     browser.wait_for(SOON, "document.getElementById('headline').textContent === 'SYN flood on web'");
     browser.wait_for(SOON, "document.title === 'Flood · Weir'");
+    // What is dropped has a reason, in words.
+    browser.wait_for(SOON, "/cookie_refused.+without a valid cookie.*Weir/s.test(document.getElementById('drops').textContent)");
     linger(FLOOD_SECONDS);
     keep(&mut browser, "flood");
 
@@ -108,8 +113,16 @@ fn shows_a_flood_in_a_browser() {
     {
         assert!(has(role, name), "assistive technology is not told of {role} {name}: {told:?}");
     }
-    drop(flood);
+    drop((flood, strays));
 
     clients.stop();
     assert_eq!(browser.complaints(), [] as [String; 0]);
+    // What would be complained of is: a script that somebody brings in does not run.
+    browser.value("document.body.insertAdjacentHTML('beforeend', '<img src=\"data:x\" onerror=\"window.foreign = 1\">')");
+    let told = eventually(SOON, || match browser.complaints() {
+        [] => Err("no violation is told of".to_owned()),
+        told => Ok(told.concat()),
+    });
+    assert!(told.contains("script-src"), "{told}");
+    assert_eq!(browser.text("typeof window.foreign"), "undefined");
 }

@@ -8,7 +8,7 @@ const breadth = (value) => (value > 0 ? Math.min(2 + 2.2 * Math.log10(1 + value)
 const strain = (share) => (share >= 0.8 ? "drop" : share >= 0.5 ? "answer" : "good");
 
 // What is drawn: rates of the card and of the verdicts, listeners, and workers of the one that is chosen.
-const wayOf = (moment, chosen) => {
+const wayOf = (moment, chosen, narrow) => {
   const lanes = moment.services.filter((lane) => !chosen || lane.name === chosen);
   const over = (pick) => (moment.seen ? sum(lanes.map((lane) => (lane.rates ? pick(lane.rates) : 0))) : null);
   const ours = over((rates) => rates.seen.packets);
@@ -21,14 +21,17 @@ const wayOf = (moment, chosen) => {
     { key: "answer", className: "answer", name: "Answered", value: answered, note: "SYN cookies from the card" },
     { key: "good", className: "good", name: "Delivered", value: moment.seen ? Math.max(ours - answered - dropped, 0) : null, note: "to the listeners" },
   ];
-  if (!chosen) verdicts.push({ key: "pass", className: "pass", name: "Not ours", value: moment.passed?.packets, note: "passes untouched" });
+  // What goes on to the listeners lies nearest to them.
+  const pass = { key: "pass", className: "pass", name: "Not ours", value: moment.passed?.packets, note: "passes untouched" };
+  if (!chosen && narrow) verdicts.unshift(pass);
+  else if (!chosen) verdicts.push(pass);
   return { all, bytes, verdicts, lanes };
 };
 
 const drawWay = (scene, moment, chosen) => {
-  const { all, bytes, verdicts, lanes } = wayOf(moment, chosen);
   const width = Math.max(scene.root.clientWidth, 280);
   const narrow = width < 640;
+  const { all, bytes, verdicts, lanes } = wayOf(moment, chosen, narrow);
   const single = lanes.length === 1 ? lanes[0] : null;
   const listeners = lanes.slice(0, SHOWN);
   // The workers of one listener each; of several all together.
@@ -75,11 +78,10 @@ const drawWay = (scene, moment, chosen) => {
       if (moves) scene.put(`drift-${key}`, "path", { class: `drift ${className}`, d: path });
     };
     verdicts.forEach(({ key, value, className }, index) => edge(key, card, verdictBoxes[index], value, className));
-    const delivered = verdictBoxes[2];
-    const last = narrow ? verdictBoxes.at(-1) : delivered;
+    const delivered = verdicts.findIndex(({ key }) => key === "good");
     listeners.forEach((lane, index) => {
       const flows = lane.rates ? lane.rates.seen.packets - lane.rates.answered.packets - lane.rates.dropped.packets : 0;
-      if (!narrow || index === 0) edge(`to-${lane.name}`, last, listenerBoxes[index], narrow ? verdicts[2].value : flows, "good");
+      if (!narrow || index === 0) edge(`to-${lane.name}`, verdictBoxes[delivered], listenerBoxes[index], narrow ? verdicts[delivered].value : flows, "good");
     });
     workers.forEach((worker, index) => {
       const value = single ? worker.connections : worker.rates?.connections ?? 0;

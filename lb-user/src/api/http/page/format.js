@@ -26,7 +26,7 @@ const time = (seconds) => {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 1) return `${(seconds * 1e3).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
-  return `${seconds.toFixed(1)} s`;
+  return seconds < 60 ? `${seconds.toFixed(1)} s` : lasting(seconds);
 };
 
 const lasting = (seconds) => {
@@ -58,7 +58,10 @@ const each = (parent, tag, items, fill) => {
 };
 
 // A table: `head` are the headings, each row is a list of cells: texts, or {text, className, note, choose, bar}.
-const table = (element, caption, head, rows) => {
+// A column of which nothing is known is left out.
+const table = (element, caption, allHead, allRows) => {
+  const known = allHead.map((_, index) => !allRows.length || allRows.some((cells) => (cells[index].text ?? cells[index]) !== "–"));
+  const [head, ...rows] = [allHead, ...allRows].map((cells) => cells.filter((_, index) => known[index]));
   if (!element.tHead) {
     element.createCaption().className = "unseen";
     element.createTHead().insertRow();

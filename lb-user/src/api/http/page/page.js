@@ -108,9 +108,9 @@ const showDrops = (moment) => {
   const drops = [...all.values()].sort((one, other) => other.value - one.value).slice(0, 12);
   byId("no-drops").hidden = drops.length > 0;
   byId("drops").hidden = drops.length === 0;
-  const where = { weir: "Weir, at the card", kernel: "the kernel, behind it", socket: "the socket" };
+  const where = { weir: "Weir", kernel: "the kernel", socket: "the socket" };
   const note = ({ by, reason }) => (by === "weir" ? state.meanings.get(reason)?.help ?? "" : by === "socket" ? "Mostly for want of room: a full accept queue, SYN queue or receive buffer." : "");
-  table(byId("drops"), "Lost packets by reason", ["Reason", "By", "Per second"], drops.map((drop) => [
+  table(byId("drops"), "Lost packets by reason", ["Reason", "By", "Packets/s"], drops.map((drop) => [
     { text: drop.reason, note: note(drop), bar: drop.value / drops[0].value, className: { weir: "drop", kernel: "kernel", socket: "overflow" }[drop.by] },
     { text: where[drop.by] },
     { text: rate(drop.value), className: "number" },
