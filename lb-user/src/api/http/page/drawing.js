@@ -143,7 +143,7 @@ const drawWay = (scene, moment, chosen) => {
       const place = listenerBoxes[index];
       const key = `lane${index}`;
       const mode = lane.defence?.mode ?? "calm";
-      box(key, place, mode === "flood" ? "drop" : mode === "lingering" ? "answer" : "good");
+      box(key, place, mode === "flood" ? "drop" : mode === "lingering" ? "answer" : strain(filled(lane.queues.accept ?? lane.queues.receive)));
       const number = lane.rates ? rate(lane.rates.connections) : "–";
       write(`${key}-name`, place.x + 16, place.y + 22, "name", clip(lane.name, letters(place.w - 92)));
       write(`${key}-rate`, place.x + place.w - 12, place.y + 23, "number", number, "end");
