@@ -11,6 +11,21 @@ pub enum Action {
     Transmit,
 }
 
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pass, Self::Drop, Self::Transmit];
+
+    /// The word for people and machines.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Transmit => "answer",
+        }
+    }
+}
+
 /// The named reason of a verdict. Every packet that the XDP program sees is counted under exactly one of these.
 ///
 /// The discriminant is the index of its counter in [`crate::abi::ServiceCounters`]: append, and raise

@@ -174,6 +174,18 @@ pub static KERNEL_DROPS: KernelDrops = KernelDrops::new();
 #[btf_map]
 pub static DROPS_FOLDED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
+/// 0 -> what `weir trace` wants to see. Written by it, read by XDP for each packet. Never missing.
+#[btf_map]
+pub static TRACE: Array<TraceFilter, 1> = Array::new();
+
+/// 0 -> what of that could not be had, per CPU.
+#[btf_map]
+pub static TRACE_STATE: PerCpuArray<TraceState, 1> = PerCpuArray::new();
+
+/// Packets for `weir trace`: about a thousand until it reads them.
+#[btf_map]
+pub static TRACED: RingBuf<TraceRecord, { 256 * 1024 }> = RingBuf::new();
+
 /// A BTF map definition: aya-ebpf has none of hash maps per CPU.
 #[repr(C)]
 pub struct KernelDrops {
@@ -212,15 +224,3 @@ impl SocketTags {
         Self { r#type: null.cast(), key: null.cast(), value: null.cast(), max_entries: null.cast(), map_flags: null.cast() }
     }
 }
-
-/// 0 -> what `weir trace` wants to see. Written by it, read by XDP for each packet. Never missing.
-#[btf_map]
-pub static TRACE: Array<TraceFilter, 1> = Array::new();
-
-/// 0 -> what of that could not be had, per CPU.
-#[btf_map]
-pub static TRACE_STATE: PerCpuArray<TraceState, 1> = PerCpuArray::new();
-
-/// Packets for `weir trace`: about a thousand until it reads them.
-#[btf_map]
-pub static TRACED: RingBuf<TraceRecord, { 256 * 1024 }> = RingBuf::new();

@@ -219,11 +219,8 @@ impl FromStr for TracedReason {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "pass" => return Ok(Self::All(Action::Pass)),
-            "drop" => return Ok(Self::All(Action::Drop)),
-            "answer" => return Ok(Self::All(Action::Transmit)),
-            _ => {}
+        if let Some(action) = Action::ALL.into_iter().find(|action| action.label() == text) {
+            return Ok(Self::All(action));
         }
         let found = Reason::ALL.into_iter().find(|reason| reason.label() == text);
         found.map(Self::One).ok_or_else(|| {

@@ -9,7 +9,7 @@ mod moment;
 pub use history::{History, MOMENTS};
 pub use moment::{Moment, SERVICES, WORKERS};
 
-use lb_common::{Action, Reason};
+use lb_common::Reason;
 use serde::Serialize;
 
 /// What the page needs once: the names of things, and what happened before it was opened.
@@ -37,15 +37,8 @@ impl<'a> Opening<'a> {
     /// What is told to a page that opens now.
     #[must_use]
     pub fn new(history: &'a History, moment: Option<&'a Moment>) -> Self {
-        let reasons = Reason::ALL.into_iter().map(|reason| Meaning {
-            reason: reason.label(),
-            action: match reason.action() {
-                Action::Pass => "pass",
-                Action::Drop => "drop",
-                Action::Transmit => "answer",
-            },
-            help: reason.help(),
-        });
+        let reasons =
+            Reason::ALL.into_iter().map(|reason| Meaning { reason: reason.label(), action: reason.action().label(), help: reason.help() });
         Self { reasons: reasons.collect(), columns: &moment::COLUMNS, history, moment }
     }
 }

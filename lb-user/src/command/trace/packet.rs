@@ -19,7 +19,7 @@ pub struct Packet {
     pub interface: String,
     /// The service; none if it is no service's.
     pub service: Option<String>,
-    /// `pass`, `drop` or `answer`.
+    /// `lb_common::Action::label`.
     pub verdict: &'static str,
     /// `lb_common::Reason::label`.
     pub reason: &'static str,
@@ -33,16 +33,6 @@ pub struct Packet {
     pub kind: Option<String>,
     /// How many bytes the frame has.
     pub length: u32,
-}
-
-/// What a verdict does, in a word.
-#[must_use]
-pub const fn verdict(reason: Reason) -> &'static str {
-    match reason.action() {
-        Action::Pass => "pass",
-        Action::Drop => "drop",
-        Action::Transmit => "answer",
-    }
 }
 
 /// The bytes of a record that are the frame's.
@@ -70,7 +60,7 @@ impl Packet {
             time,
             interface,
             service,
-            verdict: verdict(reason),
+            verdict: reason.action().label(),
             reason: reason.label(),
             source: ends.map(|(source, _)| source),
             destination: ends.map(|(_, destination)| destination),
@@ -90,7 +80,7 @@ impl Packet {
         let Self { time, interface, service, verdict, reason, source, destination, protocol, kind, length } = self;
         let whom = match (source, destination, protocol, kind) {
             (Some(source), Some(destination), Some(protocol), Some(kind)) => {
-                let kind = if *verdict == "answer" { format!("SYN, answered {kind}") } else { kind.clone() };
+                let kind = if *verdict == Action::Transmit.label() { format!("SYN, answered {kind}") } else { kind.clone() };
                 format!("{protocol} {source} > {destination} {kind}")
             }
             _ => "no flow".to_owned(),
