@@ -50,20 +50,28 @@ fn choose(ctx: &SkReuseportContext) -> Result<(), SelectionMiss> {
 fn group(ctx: &SkReuseportContext) -> Option<GroupRecord> {
     // SAFETY: `sk` is a socket of the group, held by the kernel while the program runs.
     let sk = Socket(unsafe { (*ctx.md).__bindgen_anon_3.sk });
-    let key = GroupKey::new(sk.local_address(), sk.local_port(), sk.protocol(), sk.bound_device());
+    // A listener that is gone altogether has given its port back (Linux's `inet_put_port`), and the last ACK of a handshake that it left
+    // half open still migrates from it: the connection knows the port.
+    let port = left_behind(ctx).map_or_else(|| sk.local_port(), |connection| connection.local_port());
+    let key = GroupKey::new(sk.local_address(), port, sk.protocol(), sk.bound_device());
     // SAFETY: the record is two numbers, copied at once; a record replaced meanwhile leads to another table, where the kernel refuses
     // a socket of another group.
     unsafe { GROUPS.get(key) }.copied()
 }
 
+/// The connection that a closing listener leaves behind, if the program runs for one.
+#[inline(always)]
+fn left_behind(ctx: &SkReuseportContext) -> Option<Socket> {
+    // One copy of the pointer: the verifier ties the null check to the copy that was checked.
+    // SAFETY: the field of the context is always there.
+    let sk = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
+    (!sk.is_null()).then_some(Socket(sk))
+}
+
 /// The flow and why a socket is wanted for it: no cause for a segment of which no connection comes.
 #[inline(always)]
 fn flow(ctx: &SkReuseportContext) -> Option<(FlowKey, Option<Cause>)> {
-    // One copy of the pointer: the verifier ties the null check to the copy that was checked.
-    // SAFETY: the field of the context is always there.
-    let left_behind = unsafe { (*ctx.md).__bindgen_anon_4.migrating_sk };
-    if !left_behind.is_null() {
-        let sk = Socket(left_behind);
+    if let Some(sk) = left_behind(ctx) {
         // Only TCP leaves anything behind, and the verifier shows no protocol of such a socket (PTR_TO_SOCK_COMMON).
         let flow = FlowKey::new(sk.remote_address(), sk.remote_port(), sk.local_address(), sk.local_port(), protocol::TCP);
         return Some((flow, Some(Cause::Migration)));

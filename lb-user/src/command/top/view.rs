@@ -75,7 +75,7 @@ fn heading(model: &Model, theme: Theme) -> Vec<Line<'static>> {
     let name = Span::styled(format!("weir {}", clean(&snapshot.instance)), Theme::strong());
     let who = match (&model.failure, &snapshot.daemon) {
         (Some(why), _) => Span::styled(format!("  no answer, what is shown is old: {}", clean(why)), theme.bad()),
-        (None, None) => Span::styled("  the daemon is not running; figures read from the pinned maps", theme.bad()),
+        (None, None) => Span::styled("  no daemon runs; figures read from the pinned maps", theme.bad()),
         (None, Some(daemon)) => {
             Span::raw(format!("  daemon {}, pid {}, up {}", clean(&daemon.version), daemon.pid, duration(daemon.uptime)))
         }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use lb_user::observe::snapshot::Snapshot;
 use libtest_mimic::Trial;
 
-use super::live::{MOMENT, PATIENCE, Table, assert_no_miss, backend_of, selected, service_with_ready, status, target};
+use super::live::{MOMENT, PATIENCE, Table, UNDEFENDED, assert_no_miss, backend_of, selected, service_with_ready, status, target};
 use crate::support::daemon::Weir;
 use crate::support::load::{Plan, open_close};
 use crate::support::netns::{Pair, topology::join};
@@ -35,7 +35,7 @@ fn xdp_chooses_the_accepting_socket(v6: bool) {
     let pair = Pair::new();
     let (target, plan) = target(&pair, v6, 8080);
     let mut workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 4);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(UNDEFENDED), &[]);
     let table = Table::read(&weir, &service_with_ready(&weir, 4));
 
     // A connection that the client resets may have its worker's FIN answered by one more reset, which reaches the listener as well.
@@ -88,7 +88,7 @@ fn workers_share_evenly(v6: bool, count: u32, flows: usize) {
     let pair = Pair::new();
     let (target, plan) = target(&pair, v6, 8080);
     let mut workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), count);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(UNDEFENDED), &[]);
     service_with_ready(&weir, count as usize);
     let report = open_close(&pair.client, &plan, flows);
     report.assert_no_failure();
@@ -107,8 +107,10 @@ fn weights_set_the_shares() {
     let pair = Pair::new();
     let (target, plan) = target(&pair, false, 8080);
     let workers = Workers::start(&pair.server, &WorkerPlan::tcp(target), 3);
-    let text =
-        format!("[[service]]\nname = \"web\"\nprotocol = \"tcp\"\nport = 8080\naddress = \"{}\"\nweights = [3, 1, 0]\n", target.ip());
+    let text = format!(
+        "[[service]]\nsyn_defence = \"off\"\nname = \"web\"\nprotocol = \"tcp\"\nport = 8080\naddress = \"{}\"\nweights = [3, 1, 0]\n",
+        target.ip()
+    );
     let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(&text), &[]);
     let service = service_with_ready(&weir, 3);
     let report = open_close(&pair.client, &plan, 20_000);

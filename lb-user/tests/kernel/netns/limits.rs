@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
+use super::live::UNDEFENDED;
 use crate::support::daemon::Weir;
 use crate::support::load::{Plan, open_close};
 use crate::support::netns::Pair;
@@ -36,7 +37,7 @@ fn two_thousand_workers() {
     const WORKERS: u32 = 2000;
     let pair = Pair::new();
     let target = SocketAddr::new(pair.server_v4[0], 8080);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(UNDEFENDED), &[]);
     let mut workers = ManySockets::start(&pair.server, &WorkerPlan::tcp(target), WORKERS);
     let listening = Instant::now();
     let joined = eventually(PATIENCE, || {

@@ -149,7 +149,7 @@ fn nginx_sockets_holders_servers_and_an_unserved_one() {
         (look(&mut watches, Duration::ZERO)[&victim.inode].0 == Server::Nobody).then_some(())
     });
     let later = look(&mut watches, UNSERVED_AFTER);
-    assert_eq!(later[&victim.inode], (Server::Nobody, Serving::Unserved { since: Duration::ZERO }));
+    assert_eq!(later[&victim.inode], (Server::Nobody, Serving::Unserved { since: Duration::ZERO }), "{later:?}");
     for member in &group[1..] {
         assert!(matches!(later[&member.inode], (Server::Known(_), Serving::Served)), "{later:?}");
     }

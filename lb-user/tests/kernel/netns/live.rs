@@ -19,6 +19,9 @@ use crate::support::wait::eventually;
 
 /// How long the daemon may take for what has no time of its own to keep.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// A configuration without a SYN defence, for tests that count what the selector did: a fast machine opens connections at the rate of a
+/// flood, and those that cookies let in are counted as such.
+pub const UNDEFENDED: &str = "[defence]\nsyn_defence = \"off\"\n[discovery]\ntcp = true\n";
 /// How long a packet on its way, or a connection half made, needs to come to rest.
 pub const MOMENT: Duration = Duration::from_millis(100);
 

@@ -146,7 +146,7 @@ fn outlives_the_daemon_and_ends_by_signal() {
     signal(weir.pid(), Signal::SIGCONT);
     terminal.see_text(&format!("pid {}", weir.pid()));
     weir.kill9();
-    terminal.see_text("the daemon is not running; figures read from the pinned maps");
+    terminal.see_text("no daemon runs; figures read from the pinned maps");
     terminal.press("\td");
     terminal.see_text("no daemon is running");
     weir.restart();
