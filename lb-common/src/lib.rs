@@ -16,6 +16,7 @@ pub mod limiter;
 pub mod maglev;
 pub mod packet;
 pub mod reason;
+pub mod relief;
 pub mod sane;
 pub mod siphash;
 pub mod syn_ack;

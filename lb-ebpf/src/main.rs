@@ -12,6 +12,7 @@ mod deliver;
 mod maps;
 mod observe;
 mod parse;
+mod relief;
 mod reuseport;
 mod select;
 mod socket;

@@ -16,9 +16,9 @@ use lb_common::{
     Address, FlowKey,
     abi::{
         AddressFilter, BackendCounters, BackendState, BackendTimes, DROP_REASONS as REASONS, DefencePolicy, DropKey, Event, GroupKey,
-        GroupRecord, KnownFlow, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters, SOCKET_SLOTS, Scratch,
-        SeenService, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord, ServiceTimes, Settings, SocketTag, TraceFilter,
-        TraceRecord, TraceState, UdpFlow,
+        GroupRecord, KnownFlow, ListenerAddress, LiveState, MAX_SERVICES, PortBitmap, PrefixBucket, PrefixKey, RestoreCounters,
+        SOCKET_SLOTS, Scratch, SeenService, SelectorCounters, ServiceCounters, ServiceKey, ServiceRecord, ServiceTimes, Settings,
+        SocketTag, TraceFilter, TraceRecord, TraceState, UdpFlow,
     },
     flood::{FloodState, FloodWindow},
     limiter::Bucket,
@@ -66,6 +66,11 @@ pub static SOCKETS: ReusePortSockArrayImpl<u64, { SOCKET_SLOTS as usize }> = Reu
 /// Slot -> its generation and whether new flows may come. Written by the daemon, read by the selector. Sized like SOCKETS.
 #[btf_map]
 pub static BACKENDS: Array<BackendState, { SOCKET_SLOTS as usize }> = Array::new();
+
+/// Slot -> where its listener is in the kernel's memory. Written by the iterator over queues, which the daemon runs; read by the selector.
+/// Sized like BACKEND_COUNTERS.
+#[btf_map]
+pub static LISTENERS: Array<ListenerAddress, 8_192> = Array::new();
 
 /// Slot -> how often it was chosen, selected and accepted from, per CPU. Its size is the daemon's limit of backends (set at load).
 #[btf_map]

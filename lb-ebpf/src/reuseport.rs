@@ -13,13 +13,14 @@ use aya_ebpf::{
 };
 use lb_common::{
     Address, FlowKey,
-    abi::{Cause, GroupKey, GroupRecord, MAX_STEPS, SelectionMiss, UdpFlow, service_flags, state_flags},
+    abi::{Cause, GroupKey, GroupRecord, MAX_STEPS, NO_SLOT, SelectionMiss, UdpFlow, service_flags, state_flags},
     packet::Window,
     wire::{ethernet, ipv4, ipv6, protocol, tcp, udp},
 };
 
 use crate::{
     maps::{BACKEND_COUNTERS, BACKENDS, GROUPS, SELECTOR_COUNTERS, SETTINGS, SOCKETS, UDP_BUDGET, UDP_FLOWS},
+    relief,
     select::{Place, quic_slot},
     socket::Socket,
 };
@@ -136,6 +137,16 @@ fn load_network<T: Copy>(ctx: &SkReuseportContext, offset: usize) -> Option<T> {
 #[inline(always)]
 fn by_table(ctx: &SkReuseportContext, group: &GroupRecord, flow: &FlowKey, cause: Cause) -> Result<UdpFlow, SelectionMiss> {
     let place = Place::of(flow, group.service).ok_or(SelectionMiss::NoTable)?;
+    if !matches!(cause, Cause::Udp) {
+        let own = place.slot(0).ok_or(SelectionMiss::NoTable)?;
+        let other = relief::other_than(own, &place);
+        if other != NO_SLOT
+            && let Some(generation) = selected(ctx, other, true)
+        {
+            counted(other, Cause::Relief);
+            return Ok(UdpFlow { slot: other, generation });
+        }
+    }
     for step in 0..MAX_STEPS {
         let slot = place.slot(step).ok_or(SelectionMiss::NoTable)?;
         if let Some(generation) = selected(ctx, slot, true) {

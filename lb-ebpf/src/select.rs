@@ -16,9 +16,9 @@ use crate::{
 
 /// A service's table and a flow's place in it.
 pub struct Place {
-    service: u32,
-    hash: u64,
-    size: u32,
+    pub service: u32,
+    pub hash: u64,
+    pub size: u32,
 }
 
 impl Place {

@@ -12,6 +12,19 @@ pub struct BackendState {
     pub flags: u32,
 }
 
+/// Where in the kernel's memory a slot's socket is: for reading how much waits there. It is never followed but by a helper that fails on a
+/// bad address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ListenerAddress {
+    /// The `struct sock`; 0 if it is not known.
+    pub address: u64,
+    /// The slot's generation when the socket was seen there.
+    pub generation: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// The flags of a [`BackendState`].
 pub mod state_flags {
     /// No new flow goes to this socket: it is draining, or nobody serves it.
@@ -36,12 +49,14 @@ pub enum Cause {
     QuicConnectionId = 5,
     /// The table named a socket that is closed, draining or unserved: this is the next one.
     Override = 6,
+    /// The table named a worker that does not keep up ([`crate::relief`]): this is one that does.
+    Relief = 7,
 }
 
 impl Cause {
     /// Every cause, in the order of their counters.
-    pub const ALL: [Self; 7] =
-        [Self::Syn, Self::CookieAck, Self::Migration, Self::Udp, Self::UdpFlow, Self::QuicConnectionId, Self::Override];
+    pub const ALL: [Self; 8] =
+        [Self::Syn, Self::CookieAck, Self::Migration, Self::Udp, Self::UdpFlow, Self::QuicConnectionId, Self::Override, Self::Relief];
 
     /// The name in metrics and in output for machines.
     #[must_use]
@@ -54,6 +69,7 @@ impl Cause {
             Self::UdpFlow => "udp_flow",
             Self::QuicConnectionId => "quic_connection_id",
             Self::Override => "override",
+            Self::Relief => "relief",
         }
     }
 }

@@ -19,7 +19,7 @@ mod trace;
 mod watch;
 
 pub use addresses::AddressFilter;
-pub use backend::{BackendCounters, BackendState, Cause, SelectionMiss, SelectorCounters, SocketTag, state_flags};
+pub use backend::{BackendCounters, BackendState, Cause, ListenerAddress, SelectionMiss, SelectorCounters, SocketTag, state_flags};
 pub use case::{Case, Offered, Scratch, Segment};
 pub use defence::{
     CookieKey, DefencePolicy, KnownFlow, LiveState, PrefixBucket, PrefixKey, Purpose, Scheme, Stance, announced_window, live_flags,
@@ -66,12 +66,14 @@ mod tests {
         check::<ServiceCounters>(45 * 16, 8);
         check::<PortBitmap>(16_384, 8);
         check::<BackendState>(8, 4);
-        check::<BackendCounters>(80, 8);
+        check::<BackendCounters>(88, 8);
+        check::<ListenerAddress>(16, 8);
+        check::<crate::relief::Relief>(16, 8);
         check::<SelectorCounters>(40, 8);
         check::<SocketTag>(8, 4);
         check::<UdpFlow>(8, 4);
         check::<crate::limiter::Bucket>(16, 8);
-        check::<Settings>(216, 8);
+        check::<Settings>(232, 8);
         check::<Case>(88, 8);
         check::<Scratch>(240, 8);
         check::<Offered>(16, 4);

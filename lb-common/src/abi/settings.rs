@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::tag::TagKey;
+use crate::{relief::Relief, tag::TagKey};
 
 /// The one record of settings. Its first four fields lie at its start in every version, so that a new one can take them over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -23,6 +23,8 @@ pub struct Settings {
     pub prefix_bucket_mask: u32,
     /// The key of the tables that packets fill, from the operating system's random numbers, for the life of the data plane.
     pub tag_key: TagKey,
+    /// From when on a worker is spared new connections.
+    pub relief: Relief,
 }
 
 /// Which backend a UDP flow has. The key is a [`crate::FlowKey`].

@@ -12,3 +12,6 @@ mod queues;
 mod state;
 mod tag;
 mod times;
+
+pub use memory::read;
+pub use queues::{OFFSET_SK_ACCEPT_LENGTH, OFFSET_SK_ACCEPT_LIMIT, head_since};

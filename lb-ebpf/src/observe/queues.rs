@@ -1,9 +1,16 @@
 //! An iterator over the sockets that the daemon watches: what waits there. It visits those alone, and none of their connections.
 
 use aya_ebpf::{Global, cty::c_void};
-use lb_common::{abi::SocketQueues, wire::protocol};
+use lb_common::{
+    abi::{ListenerAddress, SocketQueues},
+    wire::protocol,
+};
 
-use super::memory::{ABSENT, IteratorMeta, OFFSET_SK_COOKIE, established_at, read, write};
+use super::{
+    memory::{ABSENT, IteratorMeta, OFFSET_SK_COOKIE, established_at, read, write},
+    tag,
+};
+use crate::maps::LISTENERS;
 
 // Offsets: see `memory`.
 #[unsafe(no_mangle)]
@@ -15,9 +22,9 @@ static OFFSET_SK_DROP_COUNTERS: Global<u32> = Global::new(0xbae1);
 #[unsafe(no_mangle)]
 static OFFSET_DROPS_OF_OTHER_NODES: Global<u32> = Global::new(0xbae3);
 #[unsafe(no_mangle)]
-static OFFSET_SK_ACCEPT_LENGTH: Global<u32> = Global::new(0xbae5);
+pub static OFFSET_SK_ACCEPT_LENGTH: Global<u32> = Global::new(0xbae5);
 #[unsafe(no_mangle)]
-static OFFSET_SK_ACCEPT_LIMIT: Global<u32> = Global::new(0xbae7);
+pub static OFFSET_SK_ACCEPT_LIMIT: Global<u32> = Global::new(0xbae7);
 #[unsafe(no_mangle)]
 static OFFSET_SYN_LENGTH: Global<u32> = Global::new(0xbae9);
 #[unsafe(no_mangle)]
@@ -52,7 +59,19 @@ pub extern "C" fn socket_queues(ctx: *mut StorageContext) -> i32 {
     if let Some(queues) = queues(sk.cast_const().cast()) {
         write(seq, &queues);
     }
+    note_address(sk);
     0
+}
+
+/// Notes where a backend's listener is, for the selector.
+#[inline(always)]
+fn note_address(sk: *mut c_void) {
+    if let Some(tag) = tag::of(sk)
+        && let Some(listener) = LISTENERS.get_ptr_mut(tag.slot)
+    {
+        // SAFETY: the daemon alone runs the iterator; the selector takes what is half written for what it is, a hint.
+        unsafe { *listener = ListenerAddress { address: sk.expose_provenance() as u64, generation: tag.generation, reserved: 0 } };
+    }
 }
 
 #[inline(always)]
@@ -100,7 +119,7 @@ fn drops(sk: *const u8) -> Option<u32> {
 /// Since when the first connection of the accept queue waits. Nothing is held meanwhile: it may be accepted and gone, and then what is
 /// read is of another connection, or nothing. The daemon takes no answer for more than a hint.
 #[inline(always)]
-fn head_since(sk: *const u8) -> Option<u64> {
+pub fn head_since(sk: *const u8) -> Option<u64> {
     let request: *const u8 = read(sk, OFFSET_ACCEPT_HEAD.load())?;
     if request.is_null() {
         return None;

@@ -3,7 +3,10 @@
 //! The frames of a test run are one buffer, which a program that writes would find as it left it. So before each run of `ingress` a
 //! program writes the row's frame again where the row says that it changes, and before each run of the empty program as well.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
 
 use serde_json::{Value, json};
 
@@ -12,11 +15,11 @@ use crate::{
     dataplane::{
         XDP_PASS,
         bpf::{self, Run, instruction},
-        defended::State,
+        defended::{FLOODED, State, port},
         ground::Ground,
         harness::DataPlane,
         rows::{self, Out},
-        world::World,
+        world::{CLIENT, CLIENT6, SERVER, SERVER6, World},
     },
     report::Table,
 };
@@ -80,6 +83,9 @@ const ROWS: &[(&str, Option<i64>)] = &[
     ("defence: no flag", None),
 ];
 
+/// What no answer in a flood can do without, alone: whether there is a socket for the flow.
+const FLOORS: &[(&str, bool)] = &[("(floor: one lookup of a listener)", false), ("(floor: one lookup of a listener, IPv6)", true)];
+
 /// Measures the rows.
 pub fn measure(filter: &Filter) -> Table {
     let rows: Vec<_> = ROWS.iter().filter(|(name, _)| filter.takes(name)).collect();
@@ -99,13 +105,18 @@ pub fn measure(filter: &Filter) -> Table {
         ],
         rows: Vec::new(),
     };
-    if !rows.is_empty() {
-        let plane = DataPlane::load(&World::new());
-        let empty =
-            bpf::load(bpf::XDP, "empty", &[instruction::set(0, XDP_PASS.cast_signed()), instruction::exit()]).expect("an empty program");
-        // Where the defended services have their sockets, on one CPU: on another, caches are cold and the counters others.
-        table.rows = Ground::new().run(|| rows.into_iter().map(|(name, at_most)| row(&plane, empty.as_fd(), name, *at_most)).collect());
+    let floors: Vec<_> = FLOORS.iter().filter(|(name, _)| filter.takes(name)).collect();
+    if rows.is_empty() && floors.is_empty() {
+        return table;
     }
+    let plane = DataPlane::load(&World::new());
+    let empty =
+        bpf::load(bpf::XDP, "empty", &[instruction::set(0, XDP_PASS.cast_signed()), instruction::exit()]).expect("an empty program");
+    // Where the defended services have their sockets, on one CPU: on another, caches are cold and the counters others.
+    table.rows = Ground::new().run(|| {
+        let rows = rows.into_iter().map(|(name, at_most)| row(&plane, empty.as_fd(), name, *at_most));
+        rows.chain(floors.into_iter().map(|(name, v6)| floor(empty.as_fd(), name, *v6))).collect()
+    });
     table
 }
 
@@ -122,9 +133,23 @@ fn row(plane: &DataPlane, empty: BorrowedFd<'_>, name: &str, at_most: Option<i64
         plane.prepare(&World::new(), State::Awake);
         nanoseconds(ours, &frame)
     };
+    measured(name, &frame, at_most, || nanoseconds(empty, &frame), turn)
+}
+
+fn floor(empty: BorrowedFd<'_>, name: &str, v6: bool) -> Vec<Value> {
+    let frame = rows::by_name(if v6 { "defence: SYN of Linux, IPv6" } else { "defence: SYN of Linux" }).frame();
+    let looking = looking(v6);
+    let run = Run { frame: &frame, first_buffer: None, interface: None, repeat: 1 };
+    let verdict = bpf::test_run(looking.as_fd(), &run).map(|outcome| outcome.verdict);
+    assert_eq!(verdict.ok(), Some(XDP_PASS), "there is a listener to be found");
+    measured(name, &frame, None, || nanoseconds(empty, &frame), || nanoseconds(looking.as_fd(), &frame))
+}
+
+/// Both by turns.
+fn measured(name: &str, frame: &[u8], at_most: Option<i64>, empty: impl Fn() -> i64, ours: impl Fn() -> i64) -> Vec<Value> {
     // Caches and the branch predictor learn the packet.
-    turn();
-    let rounds: Vec<_> = (0..ROUNDS).map(|_| (nanoseconds(empty, &frame), turn())).collect();
+    ours();
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| (empty(), ours())).collect();
     let base = sorted(rounds.iter().map(|(empty, _)| *empty));
     let above = sorted(rounds.iter().map(|(empty, ours)| ours - empty));
     let median = above[ROUNDS / 2];
@@ -138,6 +163,48 @@ fn row(plane: &DataPlane, empty: BorrowedFd<'_>, name: &str, at_most: Option<i64
         json!(at_most),
         json!(at_most.map(|limit| median <= limit)),
     ]
+}
+
+/// A program that looks for the listener of the flooded service by a client's flow, lets go of it, and passes the packet.
+fn looking(v6: bool) -> OwnedFd {
+    const SKC_LOOKUP_TCP: i32 = 99;
+    const SK_RELEASE: i32 = 86;
+    const CURRENT_NETNS: i32 = -1;
+    // The two addresses, then the two ports, in network byte order (struct bpf_sock_tuple).
+    let [client, server] = if v6 {
+        [SocketAddr::from((CLIENT6, 50_000)), SocketAddr::from((SERVER6, port(FLOODED)))]
+    } else {
+        [SocketAddr::from((CLIENT, 50_000)), SocketAddr::from((SERVER, port(FLOODED)))]
+    };
+    let address = |of: SocketAddr| match of {
+        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
+        SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
+    };
+    let ports = [client, server].map(|of| of.port().to_be_bytes()).concat();
+    let tuple = [address(client), address(server), ports].concat();
+    let length = i16::try_from(tuple.len()).expect("at most 36 bytes");
+    let mut program: Vec<u64> = (-length..)
+        .step_by(4)
+        .zip(tuple.chunks_exact(4))
+        .map(|(at, word)| instruction::store_word_of(10, at, i32::from_ne_bytes(word.try_into().expect("four bytes"))))
+        .collect();
+    program.extend([
+        instruction::copy(2, 10),
+        instruction::add(2, (-length).into()),
+        instruction::set(3, length.into()),
+        instruction::set(4, CURRENT_NETNS),
+        instruction::set(5, 0),
+        instruction::call(SKC_LOOKUP_TCP),
+        instruction::jump_if_not_zero(0, 2),
+        // None found: another verdict, which the measurement does not take for its own.
+        instruction::set(0, 0),
+        instruction::exit(),
+        instruction::copy(1, 0),
+        instruction::call(SK_RELEASE),
+        instruction::set(0, XDP_PASS.cast_signed()),
+        instruction::exit(),
+    ]);
+    bpf::load(bpf::XDP, "looking", &program).expect("the verifier takes a program that looks")
 }
 
 /// A program that writes a frame over the packet and jumps to another.

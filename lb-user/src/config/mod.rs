@@ -19,6 +19,7 @@ mod reference;
 mod schema;
 mod service;
 mod service_defence;
+mod steering;
 mod web;
 
 #[cfg(test)]
@@ -39,13 +40,15 @@ pub use prefix::Prefix;
 pub use reference::{example, reference};
 pub use service::{Protocol, Quic, Service};
 pub use service_defence::ServiceDefence;
+pub use steering::Steering;
 pub use web::WebConfig;
 
 use reader::Report;
 use schema::{Schema, closest};
 
 /// All sections, in the order of the reference.
-const SECTIONS: [&Schema; 6] = [&daemon::SCHEMA, &discovery::SCHEMA, &defence::SCHEMA, &observe::SCHEMA, &limits::SCHEMA, &service::SCHEMA];
+const SECTIONS: [&Schema; 7] =
+    [&daemon::SCHEMA, &discovery::SCHEMA, &steering::SCHEMA, &defence::SCHEMA, &observe::SCHEMA, &limits::SCHEMA, &service::SCHEMA];
 
 /// A checked configuration with all defaults filled in. Serializes to the file's own shape.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -54,6 +57,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// Which groups become services without being named.
     pub discovery: Discovery,
+    /// When new connections go elsewhere than the table says.
+    pub steering: Steering,
     /// What counts as a flood, and what is done while there is one.
     pub defence: Defence,
     /// What is watched beside packets, and how often.
@@ -101,14 +106,15 @@ impl Config {
         struct File<'a> {
             daemon: &'a Daemon,
             discovery: &'a Discovery,
+            steering: &'a Steering,
             defence: &'a Defence,
             observe: &'a Observe,
             limits: &'a Limits,
             #[serde(skip_serializing_if = "<[Service]>::is_empty")]
             service: &'a [Service],
         }
-        let Self { daemon, discovery, defence, observe, limits, services } = self;
-        toml::to_string(&File { daemon, discovery, defence, observe, limits, service: services })
+        let Self { daemon, discovery, steering, defence, observe, limits, services } = self;
+        toml::to_string(&File { daemon, discovery, steering, defence, observe, limits, service: services })
     }
 
     fn read(report: &mut Report<'_>, root: &DeTable<'_>) -> Self {
@@ -124,6 +130,7 @@ impl Config {
         Self {
             daemon: Daemon::read(report, root.get(daemon::SCHEMA.name)),
             discovery: Discovery::read(report, root.get(discovery::SCHEMA.name), names_services),
+            steering: Steering::read(report, root.get(steering::SCHEMA.name)),
             defence: Defence::read(report, root.get(defence::SCHEMA.name)),
             observe: Observe::read(report, root.get(observe::SCHEMA.name)),
             limits,

@@ -39,7 +39,7 @@ fn faults_of_the_file_as_a_whole() {
         "[tls]\ncert = 1\n",
         1,
         "tls",
-        &["one of the sections [daemon], [discovery], [defence], [observe], [limits], [[service]]", "remove it"],
+        &["one of the sections [daemon], [discovery], [steering], [defence], [observe], [limits], [[service]]", "remove it"],
     );
     check("interfaces = [\"eth0\"]\n", 1, "interfaces", &["is a key of [daemon]"]);
     check("daemon = 1\n", 1, "daemon", &["found 1, expected a table", "[daemon]"]);
@@ -85,6 +85,9 @@ fn faults_of_discovery_and_limits() {
     check("[limits]\nbackends = 8192.0\n", 2, "limits.backends", &["whole number"]);
     check("[limits]\nbackends = 100\nbackends_per_service = 0x65\n", 3, "limits.backends_per_service", &["0x65", "at most", "100"]);
     check("[limits]\nudp_flows = 1023\n", 2, "limits.udp_flows", &["1024 is the least"]);
+    check("[steering]\noverfull_percent = 101\n", 2, "steering.overfull_percent", &["100 is the most"]);
+    check("[steering]\nstalled_after = \"never\"\n", 2, "steering.stalled_after", &["or \"off\""]);
+    check("[steering]\nstalled_after = \"2m\"\n", 2, "steering.stalled_after", &["\"1m\" is the most"]);
     check("[limits]\nudp_new_flows_per_second = 10000001\n", 2, "limits.udp_new_flows_per_second", &["10000000 is the most"]);
 }
 
@@ -310,14 +313,24 @@ fn config() -> impl Strategy<Value = Config> {
     );
     let services = (0..8usize).prop_flat_map(|n| (0..n).map(service).collect::<Vec<_>>());
     let discovery = (any::<bool>(), any::<bool>()).prop_map(|(tcp, udp)| Discovery { tcp, udp });
+    let stalled_after = proptest::option::of((1..=60_000u64).prop_map(Duration::from_millis));
+    let steering = (0..=100u32, stalled_after).prop_map(|(overfull_percent, stalled_after)| Steering { overfull_percent, stalled_after });
     let observe = (100..=60_000u64, any::<bool>(), 0..=65_536u32).prop_map(|(interval, kernel_drops, backend_series)| Observe {
         interval: Duration::from_millis(interval),
         kernel_drops,
         backend_series,
     });
-    (daemon, discovery, defence::of_all(), observe, limits, services).prop_map(|(daemon, discovery, defence, observe, limits, services)| {
-        Config { daemon, discovery, defence, observe, limits, services }
-    })
+    (daemon, discovery, steering, defence::of_all(), observe, limits, services).prop_map(
+        |(daemon, discovery, steering, defence, observe, limits, services)| Config {
+            daemon,
+            discovery,
+            steering,
+            defence,
+            observe,
+            limits,
+            services,
+        },
+    )
 }
 
 /// The example with every key switched on: the text that mutations start from.

@@ -196,6 +196,7 @@ impl Daemon {
             Err(error) => tracing::warn!("{:#}; listeners are noticed by scan alone", anyhow::Error::from(error)),
         }
         self.attach_watchers();
+        self.relieve()?;
         self.attached = self.interfaces()?;
         self.scan();
         self.prune().map_err(failure)?;
@@ -203,6 +204,11 @@ impl Daemon {
         // What a cookie's connection meets on its way can be tried only now.
         self.guard();
         self.dataplane.settle().map_err(failure)
+    }
+
+    /// Tells the selector from when on a worker is spared new connections.
+    fn relieve(&mut self) -> Result<(), Failure> {
+        self.dataplane.maps.set_relief(self.config.steering.relief()).map_err(failure)
     }
 
     /// Runs until it is told to end.
@@ -464,7 +470,8 @@ impl Daemon {
         let before = std::mem::replace(&mut self.config, config);
         let attached = self.interfaces().and_then(|attached| {
             self.attached = attached;
-            self.attach()
+            self.attach()?;
+            self.relieve()
         });
         if let Err(failure) = attached {
             self.config = before;

@@ -13,6 +13,7 @@ use lb_common::{
         BackendCounters, BackendState, GroupKey, GroupRecord, PortBitmap, RestoreCounters, SelectorCounters, ServiceCounters, ServiceKey,
         ServiceRecord, Settings, SocketTag, UdpFlow,
     },
+    relief::Relief,
 };
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes};
 
@@ -60,7 +61,7 @@ pub struct Maps {
 }
 
 /// The names of the maps that are pinned: all of them.
-pub(super) const NAMES: [&str; 37] = [
+pub(super) const NAMES: [&str; 38] = [
     "SETTINGS",
     "PORTS",
     "SERVICES",
@@ -70,6 +71,7 @@ pub(super) const NAMES: [&str; 37] = [
     "TABLES",
     SOCKETS,
     "BACKENDS",
+    "LISTENERS",
     "BACKEND_COUNTERS",
     "SERVICE_COUNTERS",
     "SELECTOR_COUNTERS",
@@ -129,6 +131,12 @@ impl Maps {
     /// The settings.
     pub fn settings(&self) -> Result<Settings, Error> {
         self.settings.get(&0, 0).map(|Plain(settings)| settings).map_err(Error::map("SETTINGS"))
+    }
+
+    /// Says from when on a worker is spared new connections.
+    pub fn set_relief(&mut self, relief: Relief) -> Result<(), Error> {
+        let settings = self.settings()?;
+        self.set_settings(Settings { relief, ..settings })
     }
 
     /// Writes the settings.

@@ -330,7 +330,7 @@ fn may_count(reason: Reason, protocol: Protocol) -> bool {
 /// Whether a socket of this protocol can be selected for this cause.
 fn may_cause(cause: Cause, protocol: Protocol) -> bool {
     match cause {
-        Cause::Syn | Cause::CookieAck | Cause::Migration => protocol == Protocol::Tcp,
+        Cause::Syn | Cause::CookieAck | Cause::Migration | Cause::Relief => protocol == Protocol::Tcp,
         Cause::Udp | Cause::UdpFlow | Cause::QuicConnectionId => protocol == Protocol::Udp,
         Cause::Override => true,
     }

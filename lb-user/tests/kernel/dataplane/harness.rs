@@ -18,6 +18,7 @@ use lb_common::{
         ServiceCounters, ServiceKey, ServiceRecord, Settings, UdpFlow, prefix_action,
     },
     limiter::Bucket,
+    relief::{FULL, Relief},
     tag::Place,
 };
 use lb_user::dataplane::OBJECT;
@@ -252,6 +253,8 @@ fn fill(ebpf: &mut Ebpf, world: &World) {
         known_flow_mask: KNOWN_FLOWS - 1,
         prefix_bucket_mask: PREFIX_BUCKETS - 1,
         tag_key: *TAG_KEY,
+        // On, as a daemon has it: nothing waits anywhere.
+        relief: Relief { overfull: FULL / 2, stalled_after: 1_000_000_000, reserved: 0 },
     };
     array::<{ size_of::<Settings>() }>(ebpf, "SETTINGS").set(0, bytes(&settings), 0).expect("the settings");
 

@@ -17,6 +17,7 @@ mod page;
 mod programs;
 mod prometheus;
 mod queues;
+mod relief;
 mod reload;
 mod restart;
 mod restore;
@@ -47,6 +48,7 @@ pub fn tests() -> Vec<Trial> {
         prometheus::tests(),
         page::tests(),
         queues::tests(),
+        relief::tests(),
         reload::tests(),
         restart::tests(),
         restore::tests(),
