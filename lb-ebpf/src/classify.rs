@@ -8,6 +8,7 @@ use lb_common::{
 
 use crate::{
     maps::{PORTS, SEEN_SERVICES, SERVICE_CHANGES, SERVICES},
+    parse,
     verdict::Verdict,
 };
 
@@ -16,8 +17,21 @@ use crate::{
 /// This comes first: it lets nearly everything that is not ours leave before anything is hashed.
 #[inline(always)]
 pub fn port(key: &FlowKey) -> Result<(), Reason> {
-    let ports = PORTS.get(0).ok_or(Reason::MapMiss)?;
-    if ports.has(key.protocol_number(), key.destination_port) { Ok(()) } else { Err(Reason::NotAPort) }
+    match is_served(key.protocol_number(), key.destination_port) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Reason::NotAPort),
+        None => Err(Reason::MapMiss),
+    }
+}
+
+/// Whether a service has the port; none if nobody knows.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "it is masked")]
+pub fn is_served(protocol: u8, port: u16) -> Option<bool> {
+    // LLVM knows that a number whose bytes it has swapped has 16 bits. The verifier of Linux 6.12 and before does not ("R0 max value is
+    // outside of the allowed memory range").
+    let port = parse::opaque::<0xffff>(port.into()) as u16;
+    PORTS.get(0).map(|ports| ports.has(protocol, port))
 }
 
 /// The service that the packet goes to, whose port is one of a service's.

@@ -47,11 +47,10 @@ pub extern "C" fn trace_packet(ctx: *mut xdp_md, service: u32, reason: u32, is_a
     // SAFETY: the context is the one the kernel handed to this program.
     let interface = unsafe { (*ctx).ingress_ifindex };
     let length = parse::length_of(ctx);
-    #[expect(clippy::cast_possible_truncation, reason = "192")]
-    let captured = length.min(TRACE_BYTES as u32);
+    let captured = captured(length);
     let record = entry.write(TraceRecord { time: now, service, reason, interface, length, captured, padding: 0, bytes: [0; TRACE_BYTES] });
     // SAFETY: the context is the kernel's, and the buffer has room for what is read.
-    if captured == 0 || unsafe { bpf_xdp_load_bytes(ctx, 0, record.bytes.as_mut_ptr().cast(), captured) } != 0 {
+    if unsafe { bpf_xdp_load_bytes(ctx, 0, record.bytes.as_mut_ptr().cast(), captured) } != 0 {
         record.captured = 0;
     }
     entry.submit(0);
@@ -68,4 +67,30 @@ fn is_of_client(ctx: *mut xdp_md, filter: &TraceFilter, is_answer: bool) -> bool
         return false;
     }
     filter.wants_client(traced_client(case.key.source, case.key.destination, is_answer))
+}
+
+/// The number, brought between 1 and [`TRACE_BYTES`], in the words of the verifier.
+///
+/// No frame has no bytes, but the helper takes no length that may be 0, and Linux before 6.8 learns nothing from a comparison of equality, nor
+/// keeps what it knows of the lower half when all 64 bits are compared ("R3 min value is outside of the allowed memory range"). So both
+/// comparisons are ones of order and of 64 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most 192")]
+#[cfg_attr(not(target_arch = "bpf"), expect(unused_mut, reason = "it is on BPF that the number is compared"))]
+fn captured(length: u32) -> u32 {
+    let mut captured = u64::from(length);
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: four instructions on the number alone.
+    unsafe {
+        core::arch::asm!(
+            "if {0} > 0 goto +1",
+            "{0} = 1",
+            "if {0} < {most} goto +1",
+            "{0} = {most}",
+            inout(reg) captured,
+            most = const TRACE_BYTES,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    captured as u32
 }

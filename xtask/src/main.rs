@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`, `fuzz`.
+//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`, `fuzz`, `vm`.
 
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about = "Builds, runs and tests Weir. Every command first installs what it misses.")]
@@ -32,6 +33,7 @@ enum Command {
     Bench(bench::Options),
     Flood(flood::Options),
     Fuzz(fuzz::Options),
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +56,6 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(options) => bench::run(&options),
         Command::Flood(options) => flood::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Vm(options) => vm::run(&options),
     }
 }

@@ -130,7 +130,8 @@ impl Options {
 
     /// Reads the option at `at` and answers where the next one starts, if there may be one.
     #[inline(always)]
-    fn step(&mut self, window: &Window<'_>, at: usize, end: usize) -> Option<usize> {
+    #[must_use]
+    pub fn step(&mut self, window: &Window<'_>, at: usize, end: usize) -> Option<usize> {
         if at >= end {
             return None;
         }

@@ -19,7 +19,10 @@ use super::{
     memory::{increment, read},
     tag,
 };
-use crate::maps::{BACKEND_TIMES, DROP_REASONS, DROPS_FOLDED, KERNEL_DROPS, PORTS, SERVICES};
+use crate::{
+    classify,
+    maps::{BACKEND_TIMES, DROP_REASONS, DROPS_FOLDED, KERNEL_DROPS, SERVICES},
+};
 
 // Offsets: see `memory`.
 #[unsafe(no_mangle)]
@@ -50,7 +53,7 @@ pub fn kernel_drop(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let Some(target) = target(skb) else { return 0 };
-    if PORTS.get(0).is_none_or(|ports| !ports.has(target.protocol, target.port)) {
+    if classify::is_served(target.protocol, target.port) != Some(true) {
         return 0;
     }
     let backend = if DROPS_HAVE_SOCKET.load() == 1 { backend(ctx.arg(3)) } else { None };

@@ -1,5 +1,7 @@
 //! A SYN in a flood: answered in its own bytes, or passed to the kernel where XDP must not answer.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
 use lb_common::{
     Address, Reason,
@@ -123,8 +125,18 @@ fn answer(ctx: *mut xdp_md, packet: &mut Scratch, policy: &DefencePolicy, now: u
 #[inline(always)]
 fn is_own(address: &Address) -> Result<bool, Reason> {
     let filter = ADDRESS_FILTER.get(0).ok_or(Reason::MapMiss)?;
-    // SAFETY: the value is not read.
-    Ok(filter.may_have(address) && unsafe { ADDRESSES.get(address) }.is_some())
+    if !filter.may_have(address) {
+        return Ok(false);
+    }
+    // A copy on the stack, which a volatile store forces: Linux 6.1 takes no key that is in the memory a function was handed ("R2 type=mem
+    // expected=fp, pkt, pkt_meta, map_key, map_value").
+    let mut key = MaybeUninit::<Address>::uninit();
+    // SAFETY: the place is ours, and all of it is written; the value in the map is not read.
+    Ok(unsafe {
+        key.as_mut_ptr().write_volatile(*address);
+        ADDRESSES.get(key.assume_init_ref())
+    }
+    .is_some())
 }
 
 /// Writes the answer over the SYN. Answers 0, or 1 if the packet has no room for it.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     os::fd::{AsFd as _, OwnedFd},
+    time::Instant,
 };
 
 use aya::{
@@ -359,6 +360,7 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str, types: Option<&Btf>, facts:
     };
     let program = ebpf.program_mut(name).ok_or_else(missing)?;
     let fail = Error::program(name);
+    let begun = Instant::now();
     match program {
         Program::Xdp(program) => program.load().map_err(fail)?,
         Program::SkReuseport(program) => program.load().map_err(fail)?,
@@ -368,8 +370,11 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str, types: Option<&Btf>, facts:
         Program::Iter(program) => program.load(target, types()?).map_err(fail)?,
         _ => return Err(missing()),
     }
+    let took = begun.elapsed().as_millis();
     let info = program.info().map_err(Error::program(name))?;
-    facts.push((name.to_owned(), info.id(), info.verified_instruction_count().unwrap_or(0)));
+    let verified = info.verified_instruction_count().unwrap_or(0);
+    tracing::debug!("program `{name}`: {verified} instructions verified, loaded in {took} ms");
+    facts.push((name.to_owned(), info.id(), verified));
     let fd = program.fd().map_err(Error::program(name))?;
     fd.as_fd().try_clone_to_owned().map_err(Error::call("keep a program's descriptor"))
 }

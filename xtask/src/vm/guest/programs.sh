@@ -1,0 +1,17 @@
+# Does this kernel take every program, are they pinned and gone again, and do the packet tests pass?
+. /run/vm/common.sh
+
+network 1 2
+start_weir
+say loaded "$(awk '/loaded in [0-9]* ms/ { sum += $(NF - 1) } END { print sum }' weir.log)"
+"$weir" doctor --iface eth0
+say pinned "$(find /sys/fs/bpf/weir/default/programs /sys/fs/bpf/weir/default/links -type f | wc -l)"
+"$weir" stop || say failed "weir stop ended with $?"
+kill "$daemon" 2>/dev/null
+[ -z "$(find /sys/fs/bpf -mindepth 1)" ] || say failed "weir stop left $(find /sys/fs/bpf -mindepth 1 | tr '\n' ' ')"
+say stopped
+
+WEIR_BIN=$weir /run/vm/kernel dataplane:: >packets.log 2>&1
+code=$?
+cat packets.log
+say packets "$code $(grep '^test result' packets.log)"
