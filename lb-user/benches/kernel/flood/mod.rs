@@ -38,6 +38,8 @@ enum Setting {
     Weir(&'static str),
     /// Nobody is served: an XDP program of two instructions that returns this for every packet. No defence on this device costs less.
     Floor(i32),
+    /// The same with a program that looks for the socket of each packet first.
+    FloorOfLookup,
 }
 
 const XDP_DROP: i32 = 1;
@@ -52,6 +54,7 @@ const SETTINGS: &[(&str, Setting)] = &[
     ("Weir, generic", Setting::Weir("generic")),
     ("(floor: XDP drops all)", Setting::Floor(XDP_DROP)),
     ("(floor: XDP sends all back)", Setting::Floor(XDP_TX)),
+    ("(floor: XDP looks for a socket, drops all)", Setting::FloorOfLookup),
 ];
 
 /// What every kernel does by itself: the others are told as multiples of it.

@@ -76,6 +76,7 @@ impl Scene {
         match setting {
             Setting::Cookies(mode) => pair.server.set_sysctl("net.ipv4.tcp_syncookies", &mode.to_string()),
             Setting::Floor(action) => sinks.push(Sink::of_all(&pair.server, Pair::SERVER_DEVICE, action)),
+            Setting::FloorOfLookup => sinks.push(Sink::looking(&pair.server, Pair::SERVER_DEVICE)),
             Setting::Synproxy => synproxy(&pair, target),
             Setting::Weir(mode) => {
                 let daemon = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(CONFIGURATION), &["--mode", mode]);

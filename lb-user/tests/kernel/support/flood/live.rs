@@ -109,6 +109,11 @@ impl Sink {
         Self::run(entrance, device, &program::always(action))
     }
 
+    /// One that looks for the socket of each packet and drops the packet: the least that whoever tells connections from strays can cost.
+    pub fn looking(entrance: &Entrance, device: &str) -> Self {
+        Self::run(entrance, device, &program::looking())
+    }
+
     fn run(entrance: &Entrance, device: &str, instructions: &[u64]) -> Self {
         let program = bpf::load(bpf::XDP, "sink", instructions).unwrap_or_else(|error| panic!("load the sink: {error}"));
         let attach = || link(&program, nix::net::if_::if_nametoindex(device).expect("the device's index"), NATIVE);

@@ -3,7 +3,7 @@
 //! It writes the whole frame each time: the kernel gives the same page again and again, with whatever the receiver left in it.
 
 use super::frame::Template;
-use crate::dataplane::bpf::instruction::{add, call, copy, encode, exit, jump_if_not_zero, set};
+use crate::dataplane::bpf::instruction::{add, call, copy, encode, exit, jump_if_greater, jump_if_not_zero, load_word, set, store_word};
 
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
@@ -101,6 +101,27 @@ pub(super) fn sink() -> Vec<u64> {
 /// Does the same with every packet.
 pub(super) fn always(action: i32) -> Vec<u64> {
     vec![set(0, action), exit()]
+}
+
+/// Looks among the kernel's sockets for that of an IPv4 packet's flow, lets go of it, and drops the packet.
+pub(super) fn looking() -> Vec<u64> {
+    const SKC_LOOKUP_TCP: i32 = 99;
+    const SK_RELEASE: i32 = 86;
+    const CURRENT_NETNS: i32 = -1;
+    let end = [set(0, XDP_DROP), exit()];
+    let mut text = vec![copy(CONTEXT, 1), load_word(2, 1, 0), load_word(3, 1, 4), copy(4, 2), add(4, 38)];
+    // To the first end.
+    text.push(jump_if_greater(4, 3, 14));
+    // Addresses and ports lie in the packet as in struct bpf_sock_tuple.
+    for (from, to) in [(26, -12), (30, -8), (34, -4)] {
+        text.extend([load_word(4, 2, from), store_word(10, to, 4)]);
+    }
+    text.extend([copy(1, CONTEXT), copy(2, 10), add(2, -12), set(3, 12), set(4, CURRENT_NETNS), set(5, 0), call(SKC_LOOKUP_TCP)]);
+    text.push(jump_if_not_zero(0, 2));
+    text.extend(end);
+    text.extend([copy(1, 0), call(SK_RELEASE)]);
+    text.extend(end);
+    text
 }
 
 /// Folds a sum of a few 32-bit words and stores its complement; 0 as its other form, which UDP needs and nobody minds.
