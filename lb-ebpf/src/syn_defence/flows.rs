@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use crate::{
-    maps::{KNOWN_FLOWS, SETTINGS},
+    maps::{ENDED_FLOWS, KNOWN_FLOWS, SETTINGS},
     socket::{Held, LISTEN},
 };
 
@@ -26,7 +26,10 @@ pub fn place(key: &FlowKey) -> Option<Place> {
 /// Whether the flow has a connection, or had one within the last seconds.
 #[inline(always)]
 pub fn is_known(ctx: *mut xdp_md, case: &Case, place: &Place, now: u64) -> bool {
-    if KNOWN_FLOWS.get(place.slot).is_some_and(|entry| entry.knows(place.tag, now)) {
+    if let Some(entry) = KNOWN_FLOWS.get(place.slot)
+        && let Some(ended) = ENDED_FLOWS.get(place.slot)
+        && entry.knows(place.tag, *ended, now)
+    {
         return true;
     }
     let found = lookup(ctx, case) == Found::Connection;
@@ -42,6 +45,15 @@ pub fn remember(place: &Place, now: u64) {
     if let Some(entry) = KNOWN_FLOWS.get_ptr_mut(place.slot) {
         // SAFETY: the pointer is to this CPU's own value, and XDP alone writes it.
         unsafe { *entry = KnownFlow::from_now(place.tag, now) };
+    }
+}
+
+/// Takes the flow for known no longer, on any CPU: the next segment may come by another.
+#[inline(always)]
+pub fn forget(place: &Place, now: u64) {
+    if let Some(ended) = ENDED_FLOWS.get_ptr_mut(place.slot) {
+        // SAFETY: the pointer is into the map's value. Whoever writes at the same moment writes the same.
+        unsafe { *ended = KnownFlow::end(now) };
     }
 }
 

@@ -38,6 +38,10 @@ fn settle(ctx: *mut xdp_md, packet: &mut Scratch) -> Answer {
     }
     let Some(place) = flows::place(&case.key) else { return Reason::MapMiss.into() };
     if flows::is_known(ctx, case, &place, now) {
+        if case.flags().is_some_and(|bits| bits & flags::RST != 0) {
+            // It ends the connection, and the client may come back at once by the same addresses and ports.
+            flows::forget(&place, now);
+        }
         return Answer::PLAIN;
     }
     rate::count(case.service, policy, flood, Sign::Strays(1), now);

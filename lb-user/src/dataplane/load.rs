@@ -202,6 +202,7 @@ fn load_object(object: &[u8], pins: &Pins, options: &Options, offsets: &[(&'stat
     loader.map_max_entries("LISTENERS", limits.backends);
     loader.map_max_entries("UDP_FLOWS", limits.udp_flows);
     loader.map_max_entries("KNOWN_FLOWS", limits.known_flows);
+    loader.map_max_entries("ENDED_FLOWS", limits.known_flows);
     loader.map_max_entries("PREFIX_BUCKETS", limits.prefix_buckets);
     for (name, offset) in offsets {
         loader.override_global(name, offset, true);

@@ -65,7 +65,7 @@ pub struct Maps {
 }
 
 /// The names of the maps that are pinned: all of them.
-pub(super) const NAMES: [&str; 38] = [
+pub(super) const NAMES: [&str; 39] = [
     "SETTINGS",
     "PORTS",
     "SERVICES",
@@ -89,6 +89,7 @@ pub(super) const NAMES: [&str; 38] = [
     "FLOOD_WINDOWS",
     "LIVE",
     "KNOWN_FLOWS",
+    "ENDED_FLOWS",
     "PREFIX_BUCKETS",
     "PREFIXES",
     "BUDGETS",

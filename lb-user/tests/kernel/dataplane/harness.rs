@@ -140,6 +140,7 @@ impl DataPlane {
         }
         let clear = |name, count, words| bpf::maps::clear(self.map(name), count, words).unwrap_or_else(|error| panic!("{name}: {error}"));
         // All zero is full: nothing has been taken since the machine came up.
+        clear("ENDED_FLOWS", KNOWN_FLOWS, 1);
         clear("BUDGETS", 2, self.cpus * size_of::<Bucket>() / 8);
         clear("PREFIX_BUCKETS", PREFIX_BUCKETS, self.cpus * size_of::<PrefixBucket>() / 8);
     }

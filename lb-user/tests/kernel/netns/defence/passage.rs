@@ -1,6 +1,6 @@
 //! Connections from before the flood pass through it: established ones, half-open ones, and those that the server remembers.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,10 @@ pub fn tests() -> Vec<Trial> {
         trial("defence::passage::a_port_in_time_wait_is_used_again", || {
             a_port_in_time_wait_is_used_again(false);
             a_port_in_time_wait_is_used_again(true);
+        }),
+        trial("defence::passage::a_port_is_used_again_soon_after_its_client_has_closed", || {
+            a_port_is_used_again_soon_after_its_client_has_closed(false);
+            a_port_is_used_again_soon_after_its_client_has_closed(true);
         }),
         trial("defence::passage::a_download_keeps_its_rate", a_download_keeps_its_rate),
     ]
@@ -158,6 +162,53 @@ fn let_server_close(pair: &Pair, source: SocketAddr, target: SocketAddr) -> Dura
         .and_then(|()| (&socket).read_to_string(&mut said));
     assert!(result.is_ok() && said.ends_with('\n'), "from {source}: {result:?}, {said:?}");
     began.elapsed()
+}
+
+/// The client closes first, so the server remembers nothing: by a reset, after which the port is free at once, or in order, after which a
+/// kernel that is told so (net.ipv4.tcp_tw_reuse) takes the port again after a second. XDP must not take the new handshake's ACK for a
+/// segment of the connection of before.
+fn a_port_is_used_again_soon_after_its_client_has_closed(v6: bool) {
+    const PORTS: u16 = 50;
+    let pair = Pair::new();
+    ready(&pair);
+    pair.client.set_sysctl("net.ipv4.tcp_tw_reuse", "1");
+    let (target, _) = target(&pair, v6, 80);
+    let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(target).echo(), 2);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some("[defence]\nsyn_defence = \"always\"\n[discovery]\ntcp = true\n"), &[]);
+    service_with_ready(&weir, 2);
+    let source = if v6 { pair.client_v6[0] } else { pair.client_v4[0] };
+    let books = Books::read(&weir, &pair.server);
+    let mut opened = 0;
+    for (reset, rest, turns) in [(true, Duration::ZERO, 4), (false, Duration::from_millis(1_300), 2)] {
+        let first = if reset { FROM } else { FROM + PORTS };
+        for turn in 0..turns {
+            for port in first..first + PORTS {
+                let line = speak_and_close(&pair, SocketAddr::new(source, port), target, reset);
+                assert!(line.as_ref().is_ok_and(|line| line.ends_with('\n')), "port {port}, turn {turn}, reset: {reset}: {line:?}");
+                opened += 1;
+            }
+            std::thread::sleep(rest);
+        }
+    }
+    let books = books.until_now(&weir, &pair.server);
+    assert_eq!((books.reason("cookie_sent"), books.reason("cookie_accepted")), (opened, opened), "{:?}", books.moved());
+    assert_eq!(books.resets(), 0, "{:?}", books.kernel.moved());
+}
+
+/// What the server answers to a line.
+fn speak_and_close(pair: &Pair, source: SocketAddr, target: SocketAddr, reset: bool) -> std::io::Result<String> {
+    let socket = pair.client.run(|| Socket::new(Domain::for_address(target), Type::STREAM, None))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&source.into())?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    if reset {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
+    socket.connect(&target.into())?;
+    (&socket).write_all(b"hello\n")?;
+    let mut line = String::new();
+    std::io::BufReader::new(&socket).read_line(&mut line)?;
+    Ok(line)
 }
 
 /// For each second of a processor that the flood and everybody else leaves it, a download gets at least 90 % of what it gets in calm.
