@@ -113,7 +113,7 @@ pub static LIVE: Array<LiveState, 1> = Array::new();
 #[btf_map]
 pub static KNOWN_FLOWS: PerCpuArray<KnownFlow, 16_384> = PerCpuArray::new();
 
-/// Slot by hash, as in KNOWN_FLOWS -> when a flow of that slot was reset, on whichever CPU. Written by XDP for resets of connections that
+/// Slot by hash, as in KNOWN_FLOWS -> how many flows of that slot were reset, on whichever CPU. Written by XDP for resets of connections that
 /// exist, which are few. Sized like KNOWN_FLOWS.
 #[btf_map]
 pub static ENDED_FLOWS: Array<u32, 16_384> = Array::new();

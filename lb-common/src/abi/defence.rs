@@ -304,7 +304,7 @@ impl PrefixBucket {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct KnownFlow {
-    /// Whose it is ([`crate::tag::Place::tag`]).
+    /// Whose it is ([`crate::tag::Place::tag`]), and how many flows of the slot had been reset: the sum of the two.
     pub tag: u32,
     /// Until when, in units of 2²⁰ ns (about a millisecond) of CLOCK_MONOTONIC, modulo 2³².
     pub until: u32,
@@ -318,28 +318,19 @@ impl KnownFlow {
     /// and what it then sends is to be judged anew.
     pub const LIFE: u32 = 238;
 
-    /// The entry of a flow from now on.
+    /// The entry of a flow from now on, where `ended` flows of its slot have been reset so far.
     #[inline(always)]
     #[must_use]
-    pub const fn from_now(tag: u32, now: u64) -> Self {
-        Self { tag, until: units(now).wrapping_add(Self::LIFE) }
+    pub const fn from_now(tag: u32, ended: u32, now: u64) -> Self {
+        Self { tag: tag.wrapping_add(ended), until: units(now).wrapping_add(Self::LIFE) }
     }
 
-    /// Whether it is the entry of the flow with this tag, and still counts, where the last flow of this slot to end has ended at `ended`
-    /// ([`Self::end`]). The clock of the entry wraps after 52 days.
+    /// Whether it is the entry of the flow with this tag, still counts, and no flow of its slot was reset since (perhaps this one, by a
+    /// segment that another CPU saw). The clock of the entry wraps after 52 days.
     #[inline(always)]
     #[must_use]
     pub const fn knows(&self, tag: u32, ended: u32, now: u64) -> bool {
-        let is_of_flow = self.tag == tag && self.until.wrapping_sub(units(now)).wrapping_sub(1) < Self::LIFE;
-        let begun = self.until.wrapping_sub(Self::LIFE);
-        is_of_flow && ended.wrapping_sub(begun) > Self::LIFE
-    }
-
-    /// A moment, as the end of a flow.
-    #[inline(always)]
-    #[must_use]
-    pub const fn end(now: u64) -> u32 {
-        units(now)
+        self.tag == tag.wrapping_add(ended) && self.until.wrapping_sub(units(now)).wrapping_sub(1) < Self::LIFE
     }
 }
 
@@ -360,17 +351,13 @@ mod tests {
     #[test]
     fn a_known_flow_is_forgotten_after_a_quarter_of_a_second_even_where_its_clock_wraps() {
         for now in [5 * SECOND, (1 << 52) - SECOND, (1 << 52) - 1, u64::MAX - 9 * SECOND] {
-            let entry = KnownFlow::from_now(7, now);
-            let long_ago = KnownFlow::end(now.wrapping_sub(SECOND));
-            assert!(entry.knows(7, long_ago, now) && entry.knows(7, long_ago, now + 24 * SECOND / 100), "{now}");
-            assert!(!entry.knows(7, long_ago, now + 26 * SECOND / 100), "{now}");
-            assert!(!entry.knows(8, long_ago, now));
-            // A flow of the slot has ended since, perhaps this one, seen by another CPU.
-            for later in [0, SECOND / 10] {
-                assert!(!entry.knows(7, KnownFlow::end(now + later), now + later), "{now}");
+            for ended in [0, 1, u32::MAX] {
+                let entry = KnownFlow::from_now(7, ended, now);
+                assert!(entry.knows(7, ended, now) && entry.knows(7, ended, now + 24 * SECOND / 100), "{now}");
+                assert!(!entry.knows(7, ended, now + 26 * SECOND / 100), "{now}");
+                assert!(!entry.knows(8, ended, now));
+                assert!(!entry.knows(7, ended.wrapping_add(1), now), "a reset");
             }
-            let ended_before = KnownFlow::end(now.wrapping_sub(2_000_000));
-            assert!(entry.knows(7, ended_before, now + SECOND / 10), "{now}");
         }
         assert!(!KnownFlow::default().knows(7, 0, SECOND), "an empty slot");
     }

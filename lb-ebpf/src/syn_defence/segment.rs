@@ -40,7 +40,7 @@ fn settle(ctx: *mut xdp_md, packet: &mut Scratch) -> Answer {
     if flows::is_known(ctx, case, &place, now) {
         if case.flags().is_some_and(|bits| bits & flags::RST != 0) {
             // It ends the connection, and the client may come back at once by the same addresses and ports.
-            flows::forget(&place, now);
+            flows::forget(&place);
         }
         return Answer::PLAIN;
     }

@@ -45,7 +45,7 @@ const WORKERS: usize = 4;
 /// What selecting a socket may cost, in nanoseconds above the empty program.
 const AT_MOST: f64 = 60.0;
 /// UDP groups become services, and no new flow is refused its entry.
-const CONFIGURATION: &str = "discovery.udp = true\nlimits.udp_flows = 1048576\nlimits.udp_new_flows_per_second = 10000000\n";
+const CONFIGURATION: &str = "defence.syn_defence = \"off\"\ndiscovery.tcp = true\ndiscovery.udp = true\nlimits.udp_flows = 1048576\nlimits.udp_new_flows_per_second = 10000000\n";
 
 /// What comes in.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -140,7 +140,6 @@ impl DataPlane {
         }
         let clear = |name, count, words| bpf::maps::clear(self.map(name), count, words).unwrap_or_else(|error| panic!("{name}: {error}"));
         // All zero is full: nothing has been taken since the machine came up.
-        clear("ENDED_FLOWS", KNOWN_FLOWS, 1);
         clear("BUDGETS", 2, self.cpus * size_of::<Bucket>() / 8);
         clear("PREFIX_BUCKETS", PREFIX_BUCKETS, self.cpus * size_of::<PrefixBucket>() / 8);
     }
@@ -150,6 +149,7 @@ impl DataPlane {
         let zeros = vec![0; self.cpus * size_of::<KnownFlow>()];
         let slot = Self::place(flow).slot;
         bpf::maps::update(self.map("KNOWN_FLOWS"), &slot.to_ne_bytes(), &zeros).expect("a known flow");
+        bpf::maps::update(self.map("ENDED_FLOWS"), &slot.to_ne_bytes(), &[0; 4]).expect("an ended flow");
     }
 
     /// Where the programs remember this flow.

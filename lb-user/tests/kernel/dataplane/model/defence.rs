@@ -75,7 +75,11 @@ impl Model<'_> {
             return Way::Plain;
         }
         if self.known.contains(&flow.key) || is_connected(&flow.key) {
-            self.known.insert(flow.key);
+            if flags.is_some_and(|flags| flags & RST != 0) {
+                self.known.remove(&flow.key);
+            } else {
+                self.known.insert(flow.key);
+            }
             return Way::Plain;
         }
         match flags {
