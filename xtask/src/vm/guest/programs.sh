@@ -8,7 +8,8 @@ say loaded "$(awk '/loaded in [0-9]* ms/ { sum += $(NF - 1) } END { print sum }'
 say pinned "$(find /sys/fs/bpf/weir/default/programs /sys/fs/bpf/weir/default/links -type f | wc -l)"
 "$weir" stop || say failed "weir stop ended with $?"
 kill "$daemon" 2>/dev/null
-[ -z "$(find /sys/fs/bpf -mindepth 1)" ] || say failed "weir stop left $(find /sys/fs/bpf -mindepth 1 | tr '\n' ' ')"
+left=$(find /sys/fs/bpf/weir -mindepth 1)
+[ -z "$left" ] || say failed "weir stop left $left"
 say stopped
 
 WEIR_BIN=$weir /run/vm/kernel dataplane:: >packets.log 2>&1
