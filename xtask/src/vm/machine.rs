@@ -81,7 +81,7 @@ impl Qemu {
         command.args(if self.kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] });
         command.args(["-m", MEMORY, "-smp", &processors.to_string()]);
         command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.initramfs);
-        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 TASK={task}")]);
+        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 TASK={task} EMULATED={}", self.is_emulated())]);
         command.args(["-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"]);
         command.arg("-virtfs").arg(format!("local,path={},mount_tag=shared,security_model=none,readonly=on", shared.display()));
         command.args(["-device", "virtio-rng-pci"]);

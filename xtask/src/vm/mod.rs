@@ -89,7 +89,7 @@ fn directory() -> PathBuf {
 
 /// Builds the daemon and the kernel tests, and puts them where the machines look for them.
 fn share_programs(shared: &std::path::Path) -> Result<()> {
-    let daemon = build::weir(&[])?;
+    let daemon = build::weir(&["--release"])?;
     // As in `cargo xtask test`, so that neither builds again what the other has built.
     let mut build = cargo("test");
     let tests = Artifacts::build(build.args(["--workspace", "--features=lb-user/kernel-tests", "--test=kernel", "--no-run"]))?;

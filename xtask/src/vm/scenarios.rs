@@ -21,7 +21,7 @@ const SCRIPTS: [(&str, &str); 4] = [
 
 /// An emulated processor is some twenty times slower than a real one.
 const BOOT: Duration = Duration::from_secs(120);
-const PACKETS: Duration = Duration::from_secs(180);
+const PACKETS: Duration = Duration::from_secs(240);
 const CLIENTS: Duration = Duration::from_secs(120);
 const SHORTLY: Duration = Duration::from_secs(20);
 
