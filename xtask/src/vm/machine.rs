@@ -81,12 +81,12 @@ impl Qemu {
         command.args(if self.kvm { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] });
         command.args(["-m", MEMORY, "-smp", &processors.to_string()]);
         command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.initramfs);
-        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 TASK={task}")]);
+        command.args(["-append", &format!("console=ttyS0 quiet panic=-1 TASK={task} EMULATED={}", self.is_emulated())]);
         command.args(["-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"]);
         command.arg("-virtfs").arg(format!("local,path={},mount_tag=shared,security_model=none,readonly=on", shared.display()));
         command.args(["-device", "virtio-rng-pci"]);
         match wire {
-            Wire::Nothing => command.args(["-netdev", "hubport,id=wire,hubid=0"]),
+            Wire::Nothing => command.args(["-netdev", "user,id=wire,restrict=on"]),
             Wire::Waiting(socket) => command.arg("-netdev").arg(stream(socket, true)),
             Wire::Connecting(socket) => command.arg("-netdev").arg(stream(socket, false)),
         };
@@ -120,10 +120,12 @@ pub struct Machine {
 
 impl Machine {
     fn start(command: &mut Command, log: &Path) -> Result<Self> {
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot run timeout (coreutils)")?;
+        let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = file.try_clone().with_context(|| format!("cannot write {}", log.display()))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
+        let mut process = command.spawn().context("cannot run timeout (coreutils)")?;
         let keyboard = process.stdin.take().context("QEMU has no input")?;
         let console = process.stdout.take().context("QEMU has no output")?;
-        let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let (sender, lines) = channel();
         thread::spawn(move || {
             for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {

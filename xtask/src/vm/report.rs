@@ -110,7 +110,7 @@ pub fn table(rows: &[Row], is_emulated: bool) -> String {
         let loaded = programs.as_ref().map(|result| result.as_ref().map(shown));
         let scheme = programs.iter().flatten().map(|programs| programs.scheme.clone()).next().unwrap_or_default();
         let loaded = cell("programs", loaded);
-        let packets = cell("packet tests", packets.as_ref().map(|result| result.as_ref().map(Clone::clone)));
+        let packets = cell("packet tests", packets.as_ref().map(|result| result.as_ref().map(ToString::to_string)));
         let served = cell("flood", flood.as_ref().map(|result| result.as_ref().map(shown_flood)));
         let options = flood.iter().flatten().map(|flood| flood.options.join(", ")).next().unwrap_or_default();
         let _ = writeln!(text, "| {kernel} | {loaded} | {scheme} | {packets} | {served} | {options} | {seconds} s |");

@@ -21,7 +21,7 @@ const SCRIPTS: [(&str, &str); 4] = [
 
 /// An emulated processor is some twenty times slower than a real one.
 const BOOT: Duration = Duration::from_secs(120);
-const PACKETS: Duration = Duration::from_secs(180);
+const PACKETS: Duration = Duration::from_secs(240);
 const CLIENTS: Duration = Duration::from_secs(120);
 const SHORTLY: Duration = Duration::from_secs(20);
 
@@ -76,8 +76,9 @@ fn flood(qemu: &Qemu, kernel: &Kernel, shared: &Path, logs: &Path) -> Result<Flo
     while !socket.exists() {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let attacker = qemu.boot(kernel, "attacker", shared, &Wire::Connecting(&socket), 1, &log(logs, kernel, "attacker")?)?;
+    let mut attacker = qemu.boot(kernel, "attacker", shared, &Wire::Connecting(&socket), 1, &log(logs, kernel, "attacker")?)?;
     balancer.wait_for("ready", BOOT)?;
+    attacker.go_on()?;
     let calm = attacker.wait_for("calm", BOOT)?;
     let flooded = attacker.wait_for("flood", SHORTLY)?;
     let served = attacker.wait_for("served", CLIENTS)?;

@@ -93,19 +93,18 @@ fn split(plane: &Plane) {
 }
 
 /// Runs every row at every length from the shortest on, made by `cut` of its frame: what comes of it is what the model says.
-fn at_every_length(plane: &Plane, shortest: usize, cut: impl Fn(&[u8], usize) -> (Run<'_>, &[u8]) + Sync) {
+fn at_every_length(plane: &Plane, shortest: usize, cut: impl Fn(&[u8], usize) -> (Run<'_>, &[u8])) {
     let rows: Vec<_> = rows::all().into_iter().filter(|row| row.state == State::Awake).collect();
-    plane.ground().run(|| {
-        for frame in rows.iter().map(Row::frame) {
-            let lengths = (shortest..frame.len()).filter(|length| is_near_headers(*length, frame.len()));
-            let experiments = lengths.map(|length| {
-                let (run, whole) = cut(&frame, length);
-                let (fate, effect) = Model::new(&plane.world).judge(&frame[..length], whole, LOOPBACK, State::Awake);
-                Experiment { run, state: Some(State::Awake), fate, effect }
-            });
-            plane.expect(&experiments.collect::<Vec<_>>());
-        }
-    });
+    for frame in rows.iter().map(Row::frame) {
+        let lengths = (shortest..frame.len()).filter(|length| is_near_headers(*length, frame.len()));
+        let experiments = lengths.map(|length| {
+            let (run, whole) = cut(&frame, length);
+            let (fate, effect) = Model::new(&plane.world).judge(&frame[..length], whole, LOOPBACK, State::Awake);
+            Experiment { run, state: Some(State::Awake), fate, effect }
+        });
+        let experiments: Vec<_> = experiments.collect();
+        plane.ground().run(|| plane.expect(&experiments));
+    }
 }
 
 /// There is a row for every reason that the defence can give.

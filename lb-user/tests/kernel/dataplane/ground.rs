@@ -2,7 +2,8 @@
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    time::Duration,
+    sync::Mutex,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -21,12 +22,16 @@ use crate::support::netns::Namespace;
 pub const CONNECTED_PORT: u16 = 41_000;
 /// The client's port of a connection that the server has closed, and that is in TIME_WAIT there.
 pub const CLOSED_PORT: u16 = 41_001;
+/// TIME_WAIT lasts a minute: before that is over, each such connection is made anew.
+const RENEWAL: Duration = Duration::from_secs(20);
 
 /// Addresses of services and client, all of them on the loopback device; listeners and connections.
 pub struct Ground {
     namespace: Namespace,
-    _listeners: Vec<TcpListener>,
+    listeners: Vec<TcpListener>,
     _connections: Vec<[TcpStream; 2]>,
+    /// When the connections that are over were made.
+    closed_at: Mutex<Instant>,
 }
 
 impl Ground {
@@ -40,33 +45,45 @@ impl Ground {
         }
         // Whether a program may make the kernel's cookies while the SYN queue has room.
         namespace.set_sysctl("net.ipv4.tcp_syncookies", "2");
-        let families: [(IpAddr, IpAddr); 2] = [(CLIENT.into(), SERVER.into()), (CLIENT6.into(), SERVER6.into())];
+        let servers: [IpAddr; 2] = [SERVER.into(), SERVER6.into()];
         let (listeners, connections) = namespace.run(|| {
             let services = (FLOODED..=EMPTIED).filter(|service| !matches!(*service, DEAF | METERED));
-            let listening = |service| families.map(|(_, server)| SocketAddr::new(server, port(service)));
+            let listening = |service| servers.map(|server| SocketAddr::new(server, port(service)));
             let listeners: Vec<_> = services.flat_map(listening).map(|at| TcpListener::bind(at).expect("a listener")).collect();
             // A connection to each that listens, and one that is over. In calm as in a flood.
-            let connections = listeners.iter().map(|listener| {
-                let server = listener.local_addr().expect("an address");
-                let client = families.iter().find(|(_, own)| *own == server.ip()).expect("of a family").0;
-                drop_first(connect(SocketAddr::new(client, CLOSED_PORT), listener));
-                connect(SocketAddr::new(client, CONNECTED_PORT), listener)
-            });
-            let connections = connections.collect();
+            listeners.iter().for_each(make_closed);
+            let connections = listeners.iter().map(|listener| connect(client(listener, CONNECTED_PORT), listener)).collect();
             (listeners, connections)
         });
-        Self { namespace, _listeners: listeners, _connections: connections }
+        Self { namespace, listeners, _connections: connections, closed_at: Mutex::new(Instant::now()) }
     }
 
     /// Runs `work` in the namespace and on one CPU: what the programs count and remember is each CPU's own.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.namespace.run(|| {
+            let mut closed_at = self.closed_at.lock().expect("no test has panicked in here");
+            if closed_at.elapsed() > RENEWAL {
+                self.listeners.iter().for_each(make_closed);
+                *closed_at = Instant::now();
+            }
+            drop(closed_at);
             let mut cpus = CpuSet::new();
             cpus.set(sched_getcpu().expect("this CPU's number")).expect("a CPU's number");
             sched_setaffinity(Pid::from_raw(0), &cpus).expect("a CPU to stay on");
             work()
         })
     }
+}
+
+/// The client of a listener's family, at a port.
+fn client(listener: &TcpListener, port: u16) -> SocketAddr {
+    let is_v4 = listener.local_addr().expect("an address").is_ipv4();
+    SocketAddr::new(if is_v4 { CLIENT.into() } else { CLIENT6.into() }, port)
+}
+
+/// A connection that is over. Where there is one already, the next one takes its place.
+fn make_closed(listener: &TcpListener) {
+    drop_first(connect(client(listener, CLOSED_PORT), listener));
 }
 
 /// A connection from this address: the client's end and the server's.

@@ -6,17 +6,19 @@ network 2 1
 
 # What a connection has agreed on with the server.
 options() {
-    bash -c 'exec 3<>/dev/tcp/10.99.0.1/80 && ss -tineOH dst 10.99.0.1:80'
+    bash -c 'exec 3<>/dev/tcp/10.99.0.1/80 && ss -tineOH dst 10.99.0.1:80' 2>/dev/null
 }
 
 is_served() {
     curl --silent --fail --output /dev/null --max-time 5 http://10.99.0.1/
 }
 
-within 60 is_served || say failed "the server did not answer in calm"
+# Until Weir is ready there.
+read -r _
+within 30 is_served || say failed "the server did not answer in calm"
 say calm "$(options)"
 
-timeout --signal=INT 120 hping3 -q -S -p 80 -i u1000 --rand-source 10.99.0.1 >hping3.log 2>&1 &
+timeout --signal=INT 120 hping3 -q -S -p 80 -i u500 --rand-source 10.99.0.1 >hping3.log 2>&1 &
 flood=$!
 sleep 4
 say flood "$(options)"

@@ -20,7 +20,7 @@ END
 nginx -e /tmp/nginx.log -c /tmp/nginx.conf
 cat >weir.toml <<'END'
 [defence]
-flood_syns_per_second = 100
+flood_syns_per_second = 200
 flood_strays_per_second = 100000
 END
 start_weir --config weir.toml

@@ -8,10 +8,17 @@ say loaded "$(awk '/loaded in [0-9]* ms/ { sum += $(NF - 1) } END { print sum }'
 say pinned "$(find /sys/fs/bpf/weir/default/programs /sys/fs/bpf/weir/default/links -type f | wc -l)"
 "$weir" stop || say failed "weir stop ended with $?"
 kill "$daemon" 2>/dev/null
-[ -z "$(find /sys/fs/bpf -mindepth 1)" ] || say failed "weir stop left $(find /sys/fs/bpf -mindepth 1 | tr '\n' ' ')"
+left=$(find /sys/fs/bpf/weir -mindepth 1)
+[ -z "$left" ] || say failed "weir stop left $left"
 say stopped
 
-WEIR_BIN=$weir /run/vm/kernel dataplane:: >packets.log 2>&1
+# On an emulated processor, every row and every sequence: not the rows at each length and the random frames, which are a hundred thousand
+# runs and take it many minutes, and not what needs a hundred segments within 10 ms.
+if [ "$EMULATED" = true ]; then
+    slow="--skip cut_at_every_length --skip in_two_buffers --skip random_ --skip a_flood_of_strays_shows"
+fi
+# shellcheck disable=SC2086 # these are words
+WEIR_BIN=$weir /run/vm/kernel dataplane:: $slow >packets.log 2>&1
 code=$?
 cat packets.log
 say packets "$code $(grep '^test result' packets.log)"
