@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::{Action, Reason, abi::time_bounds};
+use lb_common::{
+    Action, Reason,
+    abi::{Cause, time_bounds},
+};
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{Backend, Histogram, KernelDrop, Overflows, ReasonCount, Service, Snapshot};
+use super::snapshot::{Backend, Histogram, KernelDrop, Overflows, ReasonCount, Service, Snapshot, Watch};
 use crate::{config::Protocol, dataplane::SYNS};
 
 /// What happened between two snapshots. All rates are per second.
@@ -100,6 +103,18 @@ impl ServiceRates {
         lost(protocol, self.kernel_dropped(), self.overflows)
     }
 
+    /// The same, or none where nothing of it is known.
+    #[must_use]
+    pub fn known_lost(&self, watch: &Watch, protocol: Protocol) -> Option<f64> {
+        (watch.kernel_drops || self.overflows.is_some()).then(|| self.lost(protocol))
+    }
+
+    /// Packets that found no room at the sockets and that the kernel does not name among its drops; none where it is not known.
+    #[must_use]
+    pub fn no_room(&self, protocol: Protocol) -> Option<f64> {
+        self.overflows.map(|overflows| if names_overflows(protocol) && !self.kernel_drops.is_empty() { 0.0 } else { overflows })
+    }
+
     /// All that the kernel dropped behind XDP, in packets per second.
     #[must_use]
     pub fn kernel_dropped(&self) -> f64 {
@@ -134,15 +149,22 @@ impl BackendRates {
     pub fn lost(&self, protocol: Protocol) -> f64 {
         lost(protocol, self.kernel_drops, self.overflows)
     }
+
+    /// The same, or none where nothing of it is known.
+    #[must_use]
+    pub fn known_lost(&self, watch: &Watch, protocol: Protocol) -> Option<f64> {
+        (watch.kernel_drops_by_backend || self.overflows.is_some()).then(|| self.lost(protocol))
+    }
 }
 
 /// The kernel names no drop at a full listener; a datagram that finds no room it counts at the socket and names too.
+const fn names_overflows(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Udp)
+}
+
 fn lost(protocol: Protocol, kernel: f64, overflows: Option<f64>) -> f64 {
     let overflows = overflows.unwrap_or_default();
-    match protocol {
-        Protocol::Tcp => kernel + overflows,
-        Protocol::Udp => kernel.max(overflows),
-    }
+    if names_overflows(protocol) { kernel.max(overflows) } else { kernel + overflows }
 }
 
 /// What becomes of packets under the reason of this label; none for a label of another version.
@@ -212,10 +234,11 @@ impl Span {
     fn of_backend(self, before: Option<&Backend>, after: &Backend, udp: bool) -> BackendRates {
         let all = |drops: &[KernelDrop]| drops.iter().map(|drop| drop.packets).sum();
         let selected = self.rate(before.map_or(0, Backend::selections), after.selections());
+        let flows = |backend: &Backend| backend.selections() - backend.selected.get(Cause::UdpFlow.label()).copied().unwrap_or(0);
         let established = self.rate(before.map_or(0, |backend| backend.established), after.established);
         BackendRates {
             selected,
-            connections: if udp { selected } else { established },
+            connections: if udp { self.rate(before.map_or(0, flows), flows(after)) } else { established },
             kernel_drops: self.rate(before.map_or(0, |backend| all(&backend.kernel_drops)), all(&after.kernel_drops)),
             overflows: self.of_socket(before.and_then(|backend| backend.queues.overflows), after.queues.overflows),
             waiting: before

@@ -161,14 +161,12 @@ impl Model {
 
     /// Packets lost behind XDP at the service, per second; none where nothing of it is known.
     pub(super) fn lost(&self, service: &Service) -> Option<f64> {
-        let rates = self.rates_of(service)?;
-        (self.snapshot.watch.kernel_drops || rates.overflows.is_some()).then(|| rates.lost(service.protocol))
+        self.rates_of(service)?.known_lost(&self.snapshot.watch, service.protocol)
     }
 
     /// The same at one of its workers.
     pub(super) fn lost_at(&self, service: &Service, backend: &Backend) -> Option<f64> {
-        let rates = self.rates_of(service)?.backends.get(&backend.cookie)?;
-        (self.snapshot.watch.kernel_drops_by_backend || rates.overflows.is_some()).then(|| rates.lost(service.protocol))
+        self.rates_of(service)?.backends.get(&backend.cookie)?.known_lost(&self.snapshot.watch, service.protocol)
     }
 
     /// Chooses another row of the table in focus, so many further; it stops at the ends.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::{
     rates::{Flow, Rates, ServiceRates, quantile},
-    snapshot::{Backend, Queue, Queues, Service, ServiceDefence, Snapshot},
+    snapshot::{Backend, Queue, Queues, Service, ServiceDefence, Snapshot, Watch},
 };
 use crate::{config::Protocol, plan::Note};
 
@@ -21,7 +21,7 @@ const REASONS: usize = 16;
 
 /// What the numbers of a [`Row`] are.
 pub(super) const COLUMNS: [&str; 10] =
-    ["connections", "opening", "answered", "dropped", "kernel", "overflows", "accept", "syn", "receive", "mode"];
+    ["connections", "opening", "answered", "dropped", "kernel", "no_room", "accept", "syn", "receive", "mode"];
 
 /// What is remembered of a moment of a service: rates per second, lengths, and the defence's mode (0 calm, 1 lingering, 2 flood). What is
 /// not known is none.
@@ -83,7 +83,12 @@ struct Way {
     answered: Flow,
     dropped: Flow,
     kernel_dropped: f64,
+    /// What sockets dropped for want of room, whether the kernel has named it or not.
     overflows: Option<f64>,
+    /// What of that the kernel has not named.
+    no_room: Option<f64>,
+    /// All that was lost behind XDP.
+    lost: Option<f64>,
     /// In seconds, as in [`Worker`].
     accept_median: Option<f64>,
     accept_p99: Option<f64>,
@@ -117,11 +122,13 @@ struct Worker {
     state: &'static str,
     server: Option<String>,
     share: f64,
-    open: u64,
+    /// None of UDP, which has no connections.
+    open: Option<u64>,
     queues: Depth,
     connections: Option<f64>,
     overflows: Option<f64>,
     kernel_drops: Option<f64>,
+    lost: Option<f64>,
     accept_median: Option<f64>,
     accept_p99: Option<f64>,
 }
@@ -154,7 +161,7 @@ impl Moment {
             passed,
             notes: snapshot.notes.clone(),
             folded: snapshot.services.len() - shown.len(),
-            services: shown.into_iter().map(|service| Lane::new(service, of(rates, service), workers)).collect(),
+            services: shown.into_iter().map(|service| Lane::new(service, of(rates, service), &snapshot.watch, workers)).collect(),
         }
     }
 }
@@ -167,7 +174,7 @@ fn of<'a>(rates: Option<&'a Rates>, service: &Service) -> Option<&'a ServiceRate
 fn trouble(service: &Service, rates: Option<&ServiceRates>) -> (u8, u64, u64) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate, to the packet")]
     let whole = |rate: f64| rate as u64;
-    let lost = rates.map_or(0.0, |rates| rates.dropped.packets + rates.kernel_dropped() + rates.overflows.unwrap_or_default());
+    let lost = rates.map_or(0.0, |rates| rates.dropped.packets + rates.lost(service.protocol));
     (mode(service.defence.as_ref()), whole(lost), whole(rates.map_or(0.0, |rates| rates.seen.packets)))
 }
 
@@ -180,7 +187,7 @@ fn mode(defence: Option<&ServiceDefence>) -> u8 {
 }
 
 impl Lane {
-    fn new(service: &Service, rates: Option<&ServiceRates>, most: usize) -> Self {
+    fn new(service: &Service, rates: Option<&ServiceRates>, watch: &Watch, most: usize) -> Self {
         let listening = service.listening.iter().map(|socket| &socket.queues);
         let queues = Depth::of(service.backends.iter().map(|backend| &backend.queues).chain(listening));
         let mut workers: Vec<&Backend> = service.backends.iter().collect();
@@ -196,10 +203,10 @@ impl Lane {
             address: SocketAddr::new(service.address, service.port),
             balanced: service.balanced,
             defence: service.defence.clone(),
-            rates: rates.map(Way::new),
+            rates: rates.map(|rates| Way::new(service.protocol, rates, watch)),
             row: Row::new(service, rates, &queues),
             folded: service.backends.len() - workers.len(),
-            workers: workers.into_iter().map(|backend| Worker::new(backend, rates)).collect(),
+            workers: workers.into_iter().map(|backend| Worker::new(service.protocol, backend, rates, watch)).collect(),
             queues,
             notes: service.notes.clone(),
         }
@@ -207,7 +214,7 @@ impl Lane {
 }
 
 impl Way {
-    fn new(rates: &ServiceRates) -> Self {
+    fn new(protocol: Protocol, rates: &ServiceRates, watch: &Watch) -> Self {
         let of_xdp = |reason: &str| rates.reasons.contains_key(reason);
         let drops = rates.drops().into_iter().take(REASONS).map(|(reason, rate)| Loss {
             reason: reason.to_owned(),
@@ -223,6 +230,8 @@ impl Way {
             dropped: rates.dropped,
             kernel_dropped: rates.kernel_dropped(),
             overflows: rates.overflows,
+            no_room: rates.no_room(protocol),
+            lost: rates.known_lost(watch, protocol),
             accept_median: time(&rates.accept_latency, 0.5),
             accept_p99: time(&rates.accept_latency, 0.99),
             handshake_median: time(&rates.handshake_time, 0.5),
@@ -233,7 +242,7 @@ impl Way {
 }
 
 impl Worker {
-    fn new(backend: &Backend, rates: Option<&ServiceRates>) -> Self {
+    fn new(protocol: Protocol, backend: &Backend, rates: Option<&ServiceRates>, watch: &Watch) -> Self {
         let rates = rates.and_then(|rates| rates.backends.get(&backend.cookie));
         let time = |share| quantile(rates?.accept_latency.as_ref()?, share);
         Self {
@@ -241,11 +250,12 @@ impl Worker {
             state: backend.state.label(),
             server: backend.servers.first().map(|server| format!("{} ({})", server.command, server.pid)),
             share: backend.share,
-            open: backend.open,
+            open: (protocol == Protocol::Tcp).then_some(backend.open),
             queues: Depth::of([&backend.queues].into_iter()),
             connections: rates.map(|rates| rates.connections),
             overflows: rates.and_then(|rates| rates.overflows),
             kernel_drops: rates.map(|rates| rates.kernel_drops),
+            lost: rates.and_then(|rates| rates.known_lost(watch, protocol)),
             accept_median: time(0.5),
             accept_p99: time(0.99),
         }
@@ -285,7 +295,7 @@ impl Row {
             rate(|rates| rates.answered.packets),
             rate(|rates| rates.dropped.packets),
             rate(ServiceRates::kernel_dropped),
-            rates.and_then(|rates| rates.overflows).map(short),
+            rates.and_then(|rates| rates.no_room(service.protocol)).map(short),
             length(queues.accept),
             length(queues.syn),
             length(queues.receive),

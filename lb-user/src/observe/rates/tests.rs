@@ -123,10 +123,31 @@ fn a_udp_service_counts_flows_given_to_workers() {
         let web = &mut after.services[0];
         web.protocol = Protocol::Udp;
         *web.backends[0].selected.get_mut("udp").unwrap() += 5;
+        // Datagrams of flows that have their worker open none.
+        *web.backends[0].selected.get_mut("udp_flow").unwrap() += 100;
         web.packets = vec![packets(Reason::UdpOpened, 7), packets(Reason::UdpEstablished, 100)];
     })
     .unwrap();
     assert_eq!((rates.services["web"].connections, rates.services["web"].opening), (5.0, 7.0));
+}
+
+#[test]
+fn what_found_no_room_is_said_once() {
+    let overflowing = |protocol, kernel| {
+        let rates = pair(1.0, |after| {
+            let web = &mut after.services[0];
+            web.protocol = protocol;
+            web.backends[0].queues.overflows.as_mut().unwrap().unknown += 8;
+            web.kernel_drops[0].packets += kernel;
+        });
+        let web = rates.unwrap().services.remove("web").unwrap();
+        (web.no_room(protocol), web.known_lost(&Watch::default(), protocol))
+    };
+    assert_eq!(overflowing(Protocol::Tcp, 8), (Some(8.0), Some(16.0)));
+    assert_eq!(overflowing(Protocol::Udp, 8), (Some(0.0), Some(8.0)), "the kernel has named them");
+    assert_eq!(overflowing(Protocol::Udp, 0), (Some(8.0), Some(8.0)), "its drops are not counted");
+    let unknown = ServiceRates::default();
+    assert_eq!((unknown.no_room(Protocol::Tcp), unknown.known_lost(&Watch::default(), Protocol::Tcp)), (None, None));
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod top;
 mod trace;
 mod udp;
 mod upsets;
+mod views;
 mod web;
 
 use libtest_mimic::Trial;
@@ -58,6 +59,7 @@ pub fn tests() -> Vec<Trial> {
         trace::tests(),
         udp::tests(),
         upsets::tests(),
+        views::tests(),
         web::tests(),
     ]
     .into_iter()

@@ -1,17 +1,15 @@
 //! The files of deploy/: what Prometheus' own tool says of them, and what a real Prometheus makes of a Weir in trouble: each query of each
 //! dashboard and each rule gives data, and the alerts that should fire do, those alone, and end with their cause.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use serde_json::Value;
 
 use crate::support::daemon::{Weir, free_port};
+use crate::support::dashboards::{self, Variables, deploy, without_thresholds};
 use crate::support::flood::{Flood, FloodKind, FloodPlan, ready};
 use crate::support::load::{Plan, Steady};
 use crate::support::netns::Pair;
@@ -36,10 +34,6 @@ const OF_THE_MACHINE: [&str; 3] = ["WeirDefenceDegraded", "WeirDefenceUnsafe", "
 /// Alerts that may fire beside those that are looked for: with a worker that stands still the others do get more than their share, and
 /// clients whose last ACK meets a full queue leave handshakes open.
 const CONSEQUENCES: [&str; 2] = ["WeirWorkersUneven", "WeirSynQueueFull"];
-
-fn deploy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
-}
 
 fn the_tool_accepts_configuration_and_rules() {
     let commands: [&[&str]; 3] = [
@@ -155,7 +149,7 @@ impl Watch<'_> {
 
     /// Each query of each dashboard, and what each rule compares, gives at least one number.
     fn every_query_gives_data(&self) {
-        let mut queries = queries_of_dashboards();
+        let mut queries = dashboards::queries(Variables { rate_interval: "5s", service: ".*" });
         assert!(queries.len() > 80, "{} queries in the dashboards", queries.len());
         let rules = self.prometheus.rules();
         assert!(rules.len() > 20, "{rules:?}");
@@ -183,53 +177,4 @@ impl Watch<'_> {
         });
         println!("{:?}: {count} queries give data", self.start.elapsed());
     }
-}
-
-/// The queries of panels, variables and annotations by where they are, with what Grafana puts in for its variables.
-fn queries_of_dashboards() -> BTreeMap<String, String> {
-    let mut queries = BTreeMap::new();
-    for file in fs::read_dir(deploy().join("grafana/dashboards")).expect("the dashboards") {
-        let path = file.expect("a dashboard").path();
-        let dashboard: Value = serde_json::from_str(&fs::read_to_string(&path).expect("read it")).expect("JSON");
-        let name = dashboard["title"].as_str().expect("a title");
-        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let mut add = |place: &str, number: usize, query: &str| {
-            let query = query.replace("$__rate_interval", "5s").replace("$instance", ".*").replace("$service", ".*");
-            assert!(!query.contains('$'), "{name}, {place}: a variable that this test does not know: {query}");
-            queries.insert(format!("{name}, {place}, {number}"), query);
-        };
-        for panel in list(&dashboard["panels"]) {
-            for (number, target) in list(&panel["targets"]).iter().enumerate() {
-                let place = format!("panel {} {}", panel["id"], panel["title"]);
-                add(&place, number, target["expr"].as_str().expect("a query"));
-            }
-        }
-        for annotation in list(&dashboard["annotations"]["list"]) {
-            add(&annotation["name"].to_string(), 0, &without_thresholds(annotation["expr"].as_str().expect("a query")));
-        }
-        for variable in list(&dashboard["templating"]["list"]) {
-            if let Some(inside) = variable["definition"].as_str().and_then(|text| text.strip_prefix("label_values(")) {
-                let (series, label) = inside.trim_end_matches(')').rsplit_once(", ").expect("series and label");
-                add(&variable["name"].to_string(), 0, &format!("count by ({label}) ({series})"));
-            }
-        }
-    }
-    queries
-}
-
-/// A condition without its comparisons to numbers, so that it gives what it compares.
-fn without_thresholds(condition: &str) -> String {
-    const COMPARISONS: [&str; 6] = [">", "<", ">=", "<=", "==", "!="];
-    let mut words: Vec<&str> = condition.split(' ').collect();
-    let mut at = 0;
-    while at + 1 < words.len() {
-        let number = words[at + 1].trim_end_matches(')');
-        if COMPARISONS.contains(&words[at]) && number.parse::<f64>().is_ok() {
-            // A bracket that closes behind the number stays.
-            words[at + 1] = &words[at + 1][number.len()..];
-            words.remove(at);
-        }
-        at += 1;
-    }
-    words.join(" ")
 }

@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::dashboards::deploy;
 use super::http::get_once;
+use super::metrics::Labels;
+use super::netns::tool;
 use super::wait::eventually;
 
-/// Debian's Prometheus, scraping one Weir each second. Dropping it ends it.
+/// Debian's Prometheus, scraping one Weir each second or holding what was scraped. Dropping it ends it.
 #[derive(Debug)]
 pub struct Prometheus {
     child: Child,
@@ -35,14 +37,29 @@ pub struct Rule {
 impl Prometheus {
     /// Starts it with deploy/prometheus: looks and evaluations each second, and `for` and windows shortened to what a test can wait for.
     pub fn start(weir: SocketAddr, address: SocketAddr) -> Self {
-        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus");
-        let read = |name: &str| fs::read_to_string(files.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let directory = tempfile::Builder::new().prefix("weirt-").tempdir().expect("make a temporary directory");
-        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("write a file of Prometheus'");
-        let configuration = read("prometheus.yml");
+        let configuration = deployed("prometheus.yml");
         assert!(configuration.contains("interval: 5s") && configuration.contains("127.0.0.1:9464"), "{configuration}");
-        write("prometheus.yml", &configuration.replace("interval: 5s", "interval: 1s").replace("127.0.0.1:9464", &weir.to_string()));
-        write("weir.rules.yml", &shortened(&read("weir.rules.yml")));
+        let configuration = configuration.replace("interval: 5s", "interval: 1s").replace("127.0.0.1:9464", &weir.to_string());
+        Self::launch(directory(), &configuration, &shortened(&deployed("weir.rules.yml")), address)
+    }
+
+    /// Starts one that scrapes nothing and holds these scrapes, with the rules of deploy/prometheus; `window` is the shorter of theirs.
+    pub fn holding(scrapes: &[Scrape<'_>], window: &str, address: SocketAddr) -> Self {
+        let directory = directory();
+        let (samples, data) = (directory.path().join("samples"), directory.path().join("data"));
+        let lines: String = scrapes.iter().map(Scrape::samples).collect();
+        fs::write(&samples, lines + "# EOF\n").expect("write the samples");
+        fs::create_dir(&data).expect("make the directory of the data");
+        let (samples, data) = (samples.display().to_string(), data.display().to_string());
+        tool("promtool", &["tsdb", "create-blocks-from", "openmetrics", &samples, &data]);
+        let rules = deployed("weir.rules.yml").replace("[1m]", &format!("[{window}]"));
+        Self::launch(directory, "rule_files: [weir.rules.yml]\n", &rules, address)
+    }
+
+    fn launch(directory: TempDir, configuration: &str, rules: &str, address: SocketAddr) -> Self {
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("write a file of Prometheus'");
+        write("prometheus.yml", configuration);
+        write("weir.rules.yml", rules);
 
         let log = fs::File::create(directory.path().join("log")).expect("create its log");
         let child = Command::new("prometheus")
@@ -67,6 +84,18 @@ impl Prometheus {
         let data = self.get(&format!("/api/v1/query?query={}", percent_encoded(expression)))?;
         let series = data["result"].as_array().ok_or("no result")?;
         Ok(series.iter().filter_map(|one| one["value"][1].as_str()?.parse().ok()).collect())
+    }
+
+    /// The series that a query gives at a time in milliseconds since 1970, with their labels.
+    pub fn query_at(&self, expression: &str, milliseconds: u64) -> Vec<(Labels, f64)> {
+        let time = format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000);
+        let path = format!("/api/v1/query?time={time}&query={}", percent_encoded(expression));
+        let data = self.get(&path).unwrap_or_else(|problem| panic!("{expression}: {problem}"));
+        let series = |one: &Value| {
+            let labels = serde_json::from_value(one["metric"].clone()).expect("labels");
+            (labels, one["value"][1].as_str().and_then(|value| value.parse().ok()).expect("a value"))
+        };
+        data["result"].as_array().expect("a result").iter().map(series).collect()
     }
 
     /// All rules.
@@ -109,6 +138,32 @@ impl Drop for Prometheus {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a scrape brought, and when, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct Scrape<'a> {
+    pub text: &'a str,
+    pub at: u64,
+}
+
+impl Scrape<'_> {
+    /// Its samples in the OpenMetrics format, each with its time.
+    fn samples(&self) -> String {
+        // promtool cuts what is below a millisecond: half of one keeps a time that binary numbers do not hold above its own.
+        let time = format!("{}.{:03}5", self.at / 1000, self.at % 1000);
+        let samples = self.text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        samples.map(|line| format!("{line} {time}\n")).collect()
+    }
+}
+
+/// A file of deploy/prometheus.
+fn deployed(name: &str) -> String {
+    fs::read_to_string(deploy().join("prometheus").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn directory() -> TempDir {
+    tempfile::Builder::new().prefix("weirt-").tempdir().expect("make a temporary directory")
 }
 
 /// The rules with each `for` one second, and windows of seconds instead of minutes. Thresholds stay.

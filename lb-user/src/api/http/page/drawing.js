@@ -106,7 +106,8 @@ const drawWay = (scene, moment, chosen) => {
       box(key, place, well ? strain(filled(queue)) : worker.state === "draining" ? "answer" : "drop");
       write(`${key}-name`, place.x + 16, place.y + 19, "name", clip(`${worker.index}  ${worker.server ?? "nobody known"}`, letters(place.w - 74)));
       write(`${key}-rate`, place.x + place.w - 12, place.y + 19, "number", rate(worker.connections), "end");
-      const note = well ? (worker.accept_p99 ? `p99 ${time(worker.accept_p99)}` : `${worker.open.toLocaleString("en")} open`) : worker.state;
+      const open = worker.open === null ? worker.state : `${worker.open.toLocaleString("en")} open`;
+      const note = well ? (worker.accept_p99 ? `p99 ${time(worker.accept_p99)}` : open) : worker.state;
       write(`${key}-note`, place.x + 16, place.y + 37, well ? "" : worker.state === "draining" ? "warn" : "bad", note);
       if (queue) gauge(`${key}-g`, place.x + place.w - 92, place.y + 31, 80, queue);
     };

@@ -41,7 +41,7 @@ const troubles = (moment) => {
       const queue = worker.queues.accept;
       const waits = worker.queues.oldest_wait ? `; the first in it has waited ${time(worker.queues.oldest_wait)}` : "";
       const full = filled(queue) >= 0.8;
-      const losing = worker.overflows > 0 ? `; ${rate(worker.overflows)} lost a second` : "";
+      const losing = worker.lost > 0 ? `; ${rate(worker.lost)} lost a second` : "";
       if (full) found.push({ bad: true, text: `${who}: accept queue ${depth(queue)}${waits}${losing}.` });
       if (worker.state === "unserved") found.push({ bad: true, text: `${who}: no process accepts from it.` });
       if (worker.state === "draining") found.push({ bad: false, text: `${who}: is being drained.` });
@@ -98,10 +98,10 @@ const showDrops = (moment) => {
       entry.value += value;
       all.set(`${by} ${reason}`, entry);
     }
-    const overflows = lane.rates?.overflows ?? 0;
-    if (overflows > 0) {
+    const noRoom = lane.rates?.no_room ?? 0;
+    if (noRoom > 0) {
       const entry = all.get("socket") ?? { reason: "lost at the socket", by: "socket", value: 0 };
-      entry.value += overflows;
+      entry.value += noRoom;
       all.set("socket", entry);
     }
   }
@@ -126,20 +126,19 @@ const showList = (moment) => {
     table(byId("list"), "Workers", head, lane.workers.map((worker) => [
       `${worker.index} ${worker.server ?? ""}`,
       { text: worker.state, className: worker.state === "ready" ? "" : worker.state === "draining" ? "warn" : "bad" },
-      rate(worker.connections), worker.open.toLocaleString("en"), full(worker.queues.syn), full(worker.queues.accept ?? worker.queues.receive),
+      rate(worker.connections), worker.open?.toLocaleString("en") ?? "–", full(worker.queues.syn), full(worker.queues.accept ?? worker.queues.receive),
       time(worker.queues.oldest_wait), time(worker.accept_median), time(worker.accept_p99),
-      { text: rate(worker.overflows), className: worker.overflows > 0 ? "bad" : "" },
+      { text: rate(worker.lost), className: worker.lost > 0 ? "bad" : "" },
     ]));
     return;
   }
-  const head = ["Service", "Defence", "Connections/s", "Waiting", "Lost/s", "SYN queue", "Packets/s", "Accept p99", "Workers", "Address"];
+  const head = ["Service", "Defence", "Connections/s", "Waiting", "Dropped/s", "Lost/s", "SYN queue", "Packets/s", "Accept p99", "Workers", "Address"];
   table(byId("list"), "Services", head, moment.services.map((lane) => {
     const mode = lane.defence?.mode ?? "–";
-    const lost = lane.rates ? lane.rates.dropped.packets + lane.rates.kernel_dropped + (lane.rates.overflows ?? 0) : null;
     return [
       { text: lane.name, choose: lane.name },
       { text: mode, className: mode === "flood" ? "bad" : mode === "lingering" ? "warn" : "" },
-      rate(lane.rates?.connections), full(lane.queues.accept ?? lane.queues.receive), rate(lost), full(lane.queues.syn), rate(lane.rates?.seen.packets),
+      rate(lane.rates?.connections), full(lane.queues.accept ?? lane.queues.receive), rate(lane.rates?.dropped.packets), rate(lane.rates?.lost), full(lane.queues.syn), rate(lane.rates?.seen.packets),
       time(lane.rates?.accept_p99), (lane.workers.length + lane.folded).toLocaleString("en"), `${lane.protocol} ${lane.address}`,
     ];
   }));
@@ -162,7 +161,6 @@ const show = () => {
   showState(moment);
   drawWay(scenes.way, moment, state.chosen);
   const past = rows();
-  for (const row of past) row.lost = row.kernel === null && row.overflows === null ? null : (row.kernel ?? 0) + (row.overflows ?? 0);
   const known = (key) => past.some((row) => row[key] !== null && row[key] !== undefined);
   const chosen = (lines) => lines.filter(({ key }) => known(key));
   chart(scenes.opening, "opening", past, [
@@ -179,7 +177,7 @@ const show = () => {
     { key: "dropped", label: "by Weir, at the card", className: "drop", area: true },
     ...chosen([
       { key: "kernel", label: "by the kernel", className: "kernel" },
-      { key: "overflows", label: "at a socket", className: "overflow" },
+      { key: "no_room", label: "at a socket", className: "overflow" },
     ]),
   ], moment.at, "packets per second");
   showDrops(moment);

@@ -33,8 +33,8 @@ fn drops(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
                 .into_iter()
                 .map(|(reason, rate)| (clean(reason), if action(reason) == Some(Action::Drop) { "xdp" } else { "kernel" }, rate))
                 .collect();
-            if let Some(overflows) = rates.overflows.filter(|rate| *rate > 0.0 && service.protocol == Protocol::Tcp) {
-                drops.push(("no_room".to_owned(), "listener", overflows));
+            if let Some(no_room) = rates.no_room(service.protocol).filter(|rate| *rate > 0.0) {
+                drops.push(("no_room".to_owned(), "socket", no_room));
             }
             drops.sort_by(|one, other| other.2.total_cmp(&one.2));
             listed(drops, room, theme)
