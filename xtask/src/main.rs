@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`, `fuzz`.
+//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`, `fuzz`, `package`.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ mod cargo;
 mod exec;
 mod flood;
 mod fuzz;
+mod package;
 mod run;
 mod setup;
 mod test;
@@ -32,6 +33,7 @@ enum Command {
     Bench(bench::Options),
     Flood(flood::Options),
     Fuzz(fuzz::Options),
+    Package(package::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +56,6 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(options) => bench::run(&options),
         Command::Flood(options) => flood::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Package(options) => package::run(&options),
     }
 }
