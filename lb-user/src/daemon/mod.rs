@@ -159,7 +159,7 @@ impl Daemon {
             overrides: status::orders(&state_file),
             guard: guard::Guard::new(dataplane.maps.defence.live().map_err(failure)?, dataplane.maps.defence.told().map_err(failure)?),
             watcher: watch::Watcher::new(),
-            watchdog: notify::Watchdog::new(),
+            watchdog: notify::Watchdog::of_environment(),
             args,
             config,
             instance,

@@ -37,8 +37,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// As the environment of this process says.
-    pub fn new() -> Self {
+    /// As the environment of this process asks for it.
+    pub fn of_environment() -> Self {
         Self::every(sd_notify::watchdog_enabled().map(|patience| patience / 2))
     }
 
