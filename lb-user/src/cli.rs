@@ -97,6 +97,12 @@ pub enum Command {
     /// Check, show or start a configuration file; needs no daemon and no root.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Write the man pages and the shells' completions, for a package.
+    #[command(hide = true)]
+    Manual {
+        /// The directory, below which `man` and `completions` are made.
+        directory: PathBuf,
+    },
 }
 
 /// Arguments of `weir run`. They win over the file.

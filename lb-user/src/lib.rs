@@ -14,3 +14,4 @@ pub mod listeners;
 pub mod network;
 pub mod observe;
 pub mod plan;
+pub mod privilege;

@@ -8,7 +8,7 @@ use std::{
 use clap::Parser as _;
 use lb_user::{
     cli::{Cli, Command, DoctorArgs, GlobalArgs},
-    command::{config, defence, doctor, drain, explain, offline, reload, run, status, stop, top, trace},
+    command::{config, defence, doctor, drain, explain, manual, offline, reload, run, status, stop, top, trace},
     exit::{Exit, Failure, OrFail as _},
 };
 use tokio::runtime;
@@ -44,6 +44,7 @@ fn execute(cli: &Cli) -> Result<Exit, Failure> {
         Command::Explain(arguments) => explain::run(global, arguments),
         Command::Trace(arguments) => trace::run(global, arguments),
         Command::Config(command) => config::run(global, command),
+        Command::Manual { directory } => manual::run(directory),
     }
 }
 

@@ -138,3 +138,20 @@ fn compose_names_files_that_are_there() {
         interval("deploy/grafana/provisioning/datasources/prometheus.yml", "timeInterval: ")
     );
 }
+
+/// Whoever starts Weir gives it the same capabilities: the service, the command for a container, Kubernetes.
+#[test]
+fn each_way_to_start_it_grants_the_same_capabilities() {
+    let unit = read("deploy/systemd/weir.service");
+    let service: BTreeSet<_> = values(&unit, "CapabilityBoundingSet=")[0].split(' ').map(|name| name.trim_start_matches("CAP_")).collect();
+    assert_eq!(service.len(), 5, "{service:?}");
+
+    let set = read("deploy/kubernetes/daemon-set.yaml");
+    let list = values(&set, "add: [")[0].trim_end_matches(']');
+    assert_eq!(list.split(", ").collect::<BTreeSet<_>>(), service, "deploy/kubernetes");
+
+    let page = read("docs/install.md");
+    let words: Vec<_> = page.split_whitespace().collect();
+    let added = words.windows(2).filter_map(|words| (words[0] == "--cap-add").then_some(words[1]));
+    assert_eq!(added.collect::<BTreeSet<_>>(), service, "docs/install.md");
+}

@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`, `fuzz`, `vm`.
+//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`, `fuzz`, `vm`, `package`.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ mod cargo;
 mod exec;
 mod flood;
 mod fuzz;
+mod package;
 mod run;
 mod setup;
 mod test;
@@ -34,6 +35,7 @@ enum Command {
     Flood(flood::Options),
     Fuzz(fuzz::Options),
     Vm(vm::Options),
+    Package(package::Options),
 }
 
 fn main() -> ExitCode {

@@ -6,6 +6,7 @@ pub mod defence;
 pub mod doctor;
 pub mod drain;
 pub mod explain;
+pub mod manual;
 pub mod offline;
 pub mod reload;
 pub mod run;

@@ -31,11 +31,12 @@ use crate::{
     },
     cli::{GlobalArgs, RunArgs},
     config::Config,
-    daemon::{self, Daemon, Ended, Event, Start, Survey},
+    daemon::{self, Daemon, Ended, Event, Start, Survey, notify},
     dataplane::{Dataplane, Events, Options, Pins},
     exit::{Exit, Failure, OrFail as _, fail},
     listeners::helper::{Helper, StartError},
     network::{self, Network, watch},
+    privilege,
 };
 
 /// Runs the daemon until it is told to end.
@@ -87,14 +88,19 @@ async fn serve(
     if let Some(log) = dataplane.take_log() {
         tokio::spawn(log.forward());
     }
+    let helper_process = helper.pid();
     let survey = Survey::new(helper).or_fail(Exit::Unexpected, "see the cause; sock_diag needs no rights")?;
     let instance = global.instance.clone();
     let start = Start { args: arguments.clone(), config, instance, state_file: state_file(global), network, dataplane, survey };
     let daemon = Daemon::start(start)?;
+    // Before anybody is answered, and before the first thread, which would keep what this one gives up.
+    privilege::daemon::confine(helper_process).or_fail(Exit::Permission, "see the cause; the data plane goes on as it is")?;
+    if let Err(failure) = read_again(arguments) {
+        tracing::warn!("a reload will fail: without CAP_DAC_*, which the daemon has given up, {}", failure.render());
+    }
     give_back_memory();
     tracing::info!("ready");
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    notify::ready();
 
     let (sender, receiver) = mpsc::channel();
     let (ended, has_ended) = oneshot::channel();
@@ -125,7 +131,7 @@ async fn serve(
     }
     forward_signals(sender)?;
     let ended = has_ended.await.or_fail(Exit::Unexpected, "the log says what happened; the data plane goes on balancing")?;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    notify::stopping();
     drop(last_answer);
     answering.await.or_fail(Exit::Unexpected, "see the cause")?;
     tracing::info!(
@@ -136,6 +142,13 @@ async fn serve(
         }
     );
     Ok(Exit::Success)
+}
+
+/// Reads the files again as a reload will, with the rights that are left: one that root may read only by capability is told of now.
+fn read_again(arguments: &RunArgs) -> Result<(), Failure> {
+    let config = arguments.configuration()?;
+    config.daemon.web_config.clone().map(http::Access::load).transpose()?;
+    Ok(())
 }
 
 /// Gives back to the system what the start needed and the running daemon does not: aya makes a structure of each of the kernel's

@@ -6,6 +6,7 @@
 mod apply;
 mod guard;
 mod host;
+pub mod notify;
 mod order;
 mod status;
 mod story;
@@ -111,6 +112,7 @@ pub struct Daemon {
     guard: guard::Guard,
     /// What waits at the sockets of services.
     watcher: watch::Watcher,
+    watchdog: notify::Watchdog,
     /// Sockets that could not be put into their slots yet.
     unfilled: Vec<SlotFill>,
     /// Groups that could not be given the selector yet.
@@ -157,6 +159,7 @@ impl Daemon {
             overrides: status::orders(&state_file),
             guard: guard::Guard::new(dataplane.maps.defence.live().map_err(failure)?, dataplane.maps.defence.told().map_err(failure)?),
             watcher: watch::Watcher::new(),
+            watchdog: notify::Watchdog::of_environment(),
             args,
             config,
             instance,
@@ -260,15 +263,15 @@ impl Daemon {
     /// How long there is nothing to do unless something happens.
     fn patience(&self) -> Duration {
         let doubtful = self.survey.look_again_in().map(|after| Instant::now() + after);
-        let next = [Some(self.next_scan), Some(self.next_look), Some(self.guard.next()), Some(self.watcher.next()), self.retry, doubtful]
-            .into_iter()
-            .flatten()
-            .min();
+        let always = [self.next_scan, self.next_look, self.guard.next(), self.watcher.next()];
+        let sometimes = [self.watchdog.next(), self.retry, doubtful];
+        let next = always.into_iter().chain(sometimes.into_iter().flatten()).min();
         next.map_or(LOOK, |next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Does what is due by the clock.
     fn keep_up(&mut self) {
+        self.watchdog.alive(Instant::now());
         self.guard();
         self.watch();
         let now = Instant::now();
@@ -445,6 +448,7 @@ impl Daemon {
 
     /// Takes the configuration anew; one with a fault changes nothing.
     fn reload(&mut self) -> Result<String, Failure> {
+        notify::reloading();
         let result = self.args.configuration().and_then(|config| self.take(config));
         let error = result.as_ref().err().map(Failure::render);
         match &error {
@@ -452,6 +456,7 @@ impl Daemon {
             None => tracing::info!("the configuration was read anew"),
         }
         self.last_reload = Some(Reload { at: unix_time(), error });
+        notify::ready();
         result
     }
 

@@ -10,7 +10,10 @@ use crate::{
 mod apt;
 mod compiler;
 mod linker;
+mod packaging;
 mod tools;
+
+pub use packaging::{cargo_deb, debootstrap, static_target};
 
 /// Install what is missing: a compiler and a linker for the kernel's object, and the tools of the tests.
 #[derive(clap::Args)]

@@ -12,7 +12,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 19] = [
+const TOOLS: [Tool; 21] = [
     Tool { program: "nginx", package: "nginx-light" },
     Tool { program: "haproxy", package: "haproxy" },
     Tool { program: "wrk", package: "wrk" },
@@ -30,8 +30,10 @@ const TOOLS: [Tool; 19] = [
     Tool { program: "promtool", package: "prometheus" },
     Tool { program: "chromium", package: "chromium" },
     Tool { program: "script", package: "bsdutils" },
+    Tool { program: "nsenter", package: "util-linux" },
     Tool { program: "setpriv", package: "util-linux" },
     Tool { program: "setsid", package: "util-linux" },
+    Tool { program: "systemd-analyze", package: "systemd" },
 ];
 
 /// The packages that would start with the machine from now on, which nobody asked for.

@@ -14,15 +14,14 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid};
-use rustix::thread::{CapabilitySet, CapabilitySets};
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
+use rustix::thread::CapabilitySet;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, TargetArch};
+
+use crate::privilege::{self, word};
 
 /// The capabilities that the helper keeps, with their names.
 pub(super) const KEPT: [(CapabilitySet, &str); 2] =
     [(CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"), (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH")];
-
-/// The highest capability number that a kernel could know: a set has 64 bits.
-const CAPABILITIES: u32 = 64;
 
 /// What the helper was doing when it could not confine itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +74,6 @@ fn attributes() -> Result<(), Errno> {
     rustix::process::chdir("/")?;
     // No process of the same user may look into this one.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    rustix::thread::set_no_new_privs(true)?;
     // A terminal or systemd signals the whole group; the helper must live until the daemon has ended, and sees that at its socket.
     for ignored in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE, Signal::SIGUSR1, Signal::SIGUSR2] {
         // SAFETY: ignoring a signal installs no handler, so no code runs in signal context.
@@ -101,39 +99,16 @@ fn close_others(kept: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 fn drop_capabilities() -> Result<(), Errno> {
-    let kept = KEPT.iter().fold(CapabilitySet::empty(), |all, &(one, _)| all | one);
-    // Only with CAP_SETPCAP; without it nothing is lost: there is no execve by which the bounding set could matter.
-    for number in 0..CAPABILITIES {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        if !kept.contains(one) && rustix::thread::remove_capability_from_bounding_set(one).is_err() {
-            break;
-        }
-    }
-    // EINVAL from a kernel without ambient capabilities: then there is nothing to clear.
-    let _ = rustix::thread::clear_ambient_capability_set();
-    let permitted = rustix::thread::capabilities(None)?.permitted & kept;
-    let sets = CapabilitySets { effective: permitted, permitted, inheritable: CapabilitySet::empty() };
-    rustix::thread::set_capabilities(None, sets)
+    privilege::keep(KEPT.iter().fold(CapabilitySet::empty(), |all, &(one, _)| all | one))
 }
 
 /// Installs the filter. From here on only what [`filter`] lists is possible.
 pub(super) fn install(filter: &BpfProgram) -> Result<(), (Step, Errno)> {
-    seccompiler::apply_filter(filter).map_err(|error| {
-        let errno = match error {
-            seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error.raw_os_error(),
-            _ => None,
-        };
-        (Step::Filter, errno.map_or(Errno::INVAL, Errno::from_raw_os_error))
-    })
+    privilege::install(filter).map_err(|errno| (Step::Filter, errno))
 }
 
 /// The seccomp program, made before the fork.
 pub(super) fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let word = |index, mask: i32, value: i32| {
-        let [mask, value] = [mask, value].map(|bits| u64::from(bits.cast_unsigned()));
-        let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)?;
-        Ok::<_, seccompiler::BackendError>(condition)
-    };
     let not_executable = |index| word(index, libc::PROT_EXEC, 0);
     let kcmp = word(2, -1, super::kcmp::EPOLL_TFD.cast_signed())?;
     let mut rules: Vec<(i64, Vec<SeccompRule>)> = vec![

@@ -14,6 +14,7 @@ mod metrics;
 mod moves;
 mod notes;
 mod page;
+mod privilege;
 mod programs;
 mod prometheus;
 mod queues;
@@ -46,6 +47,7 @@ pub fn tests() -> Vec<Trial> {
         metrics::tests(),
         moves::tests(),
         notes::tests(),
+        privilege::tests(),
         prometheus::tests(),
         page::tests(),
         queues::tests(),

@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod capture;
+pub mod confined_role;
 pub mod counters;
 pub mod cpu;
 pub mod daemon;

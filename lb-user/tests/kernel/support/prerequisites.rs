@@ -1,7 +1,7 @@
 //! Root and the tools the tests call, looked for once at the start and named all together.
 
 /// The tools, each with the Debian package that brings it.
-const TOOLS: [(&str, &str); 18] = [
+const TOOLS: [(&str, &str); 20] = [
     ("chromium", "chromium"),
     ("ethtool", "ethtool"),
     ("haproxy", "haproxy"),
@@ -9,12 +9,14 @@ const TOOLS: [(&str, &str); 18] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
+    ("nsenter", "util-linux"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
     ("ss", "iproute2"),
+    ("systemd-analyze", "systemd"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("trafgen", "netsniff-ng"),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    flood, screen_role,
+    confined_role, flood, screen_role,
     servers::{source_role, worker_role},
 };
 
@@ -13,6 +13,7 @@ pub fn play(mut words: impl Iterator<Item = String>) -> ExitCode {
         (Some(worker_role::NAME), Some(plan)) => worker_role::play(&plan),
         (Some(source_role::NAME), Some(plan)) => source_role::play(&plan),
         (Some(flood::role::NAME), Some(order)) => flood::role::play(&order),
+        (Some(confined_role::NAME), Some(_)) => confined_role::play(),
         (Some(screen_role::NAME), Some(thread)) => screen_role::play(&thread),
         (role, _) => {
             eprintln!("no such role, or its argument is missing: {role:?}");

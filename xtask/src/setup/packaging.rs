@@ -1,0 +1,70 @@
+//! What `cargo xtask package` needs beyond the toolchain: a static C library, cargo-deb, debootstrap.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::apt;
+use crate::{
+    cargo::workspace,
+    exec::{self, find_program},
+};
+
+/// The version of cargo-deb that is installed: the last that packages were made with.
+const CARGO_DEB: &str = "3.8.0";
+
+/// Makes sure that cargo can build for `target`, whose C library is musl: Rust's standard library for it, and a compiler for the C of
+/// ring.
+pub fn static_target(target: &str) -> Result<()> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let library = exec::output(Command::new(rustc).current_dir(workspace()).args(["--print", "target-libdir", "--target", target]))?;
+    if !Path::new(library.trim()).is_dir() {
+        if find_program("rustup").is_none() {
+            bail!("this compiler has no standard library for {target}: install rustup (https://rustup.rs), which brings it");
+        }
+        eprintln!("xtask: adding the standard library for {target} to rustup's toolchain (a download of 30 MB)");
+        exec::exec(Command::new("rustup").current_dir(workspace()).args(["target", "add", target]))?;
+    }
+    program("musl-gcc", "musl-tools", "the C compiler of the static binary").map(drop)
+}
+
+/// cargo-deb: on `PATH`, or built below `target`.
+pub fn cargo_deb() -> Result<PathBuf> {
+    program("dpkg-deb", "dpkg", "the tools of Debian's packages")?;
+    let directory = workspace().join("target/cargo-deb");
+    let installed = directory.join("bin/cargo-deb");
+    if let Some(program) = find_program("cargo-deb") {
+        return Ok(program);
+    }
+    if !installed.is_file() {
+        eprintln!("xtask: installing cargo-deb {CARGO_DEB} into {} (a minute or two)", directory.display());
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["install", "cargo-deb", "--quiet", "--locked", "--version", CARGO_DEB, "--root"]).arg(&directory);
+        exec::exec(cargo.env_remove("CARGO_TARGET_DIR")).context("cargo-deb could not be installed; put one on PATH to do without")?;
+    }
+    Ok(installed)
+}
+
+/// debootstrap, which makes a Debian in a directory.
+pub fn debootstrap() -> Result<PathBuf> {
+    program("debootstrap", "debootstrap", "what makes a Debian in a directory")
+}
+
+/// A program, whose Debian package is installed if it is missing.
+fn program(name: &str, package: &'static str, what: &str) -> Result<PathBuf> {
+    if let Some(program) = find_program(name) {
+        return Ok(program);
+    }
+    if !apt::exists() {
+        bail!("{name} is missing ({what}): install it with your package manager");
+    }
+    if !exec::is_root()? {
+        bail!("{name} is missing ({what}). Install it with:\n  {}", apt::command_for_user(&[package]));
+    }
+    apt::install(what, &[package])?;
+    find_program(name).with_context(|| format!("{name} is still missing after the package {package} was installed"))
+}
