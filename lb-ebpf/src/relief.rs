@@ -76,6 +76,7 @@ fn queue(slot: u32, settings: &Settings) -> Option<AcceptQueue> {
     if listener.address == 0 || BACKENDS.get(slot)?.generation != listener.generation {
         return None;
     }
+    #[expect(clippy::cast_possible_truncation, reason = "an address of this machine, which has 64 bits")]
     let sk = core::ptr::with_exposed_provenance::<u8>(listener.address as usize);
     let length: u32 = read(sk, OFFSET_SK_ACCEPT_LENGTH.load())?;
     if length == 0 {

@@ -59,5 +59,6 @@ fn run(command: Command) -> Result<()> {
         Command::Flood(options) => flood::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Vm(options) => vm::run(&options),
+        Command::Package(options) => package::run(&options),
     }
 }
