@@ -45,6 +45,9 @@ const JOINS: usize = 5;
 const MEMORY: f64 = 30.0;
 /// What it may take of a core when nothing happens, in percent.
 const PROCESSOR: f64 = 1.0;
+/// How long a scrape of /metrics may take, in milliseconds, and how long it may be, in megabytes.
+const SCRAPE: f64 = 50.0;
+const SCRAPE_SIZE: f64 = 10.0;
 /// How soon a change of all services is to be live, in milliseconds.
 const CHANGE: f64 = 50.0;
 
@@ -114,8 +117,8 @@ fn of_daemon(kind: &str, pair: &Pair, addresses: &[SocketAddr]) -> Vec<Figure> {
         Figure::new(&name("idle, daemon and helper"), "% of a core", [of_core + helpers_of_core], Some(PROCESSOR)),
         Figure::new(&name("idle, the helper alone"), "% of a core", [helpers_of_core], None),
         Figure::new(&name("start until ready"), "s", [ready], None),
-        Figure::new(&name("scrape of /metrics"), "ms", scrapes, None),
-        Figure::new(&name("size of /metrics"), "MB", [size], None),
+        Figure::new(&name("scrape of /metrics"), "ms", scrapes, Some(SCRAPE)),
+        Figure::new(&name("size of /metrics"), "MB", [size], Some(SCRAPE_SIZE)),
         Figure::new(&name("a worker joins every service, until live"), "ms", joins, Some(CHANGE)),
         Figure::new(&name("it leaves every service, until live"), "ms", leaves, Some(CHANGE)),
     ]

@@ -12,6 +12,7 @@ mod dataplane;
 mod support;
 
 mod daemon;
+mod drops;
 mod flood;
 mod packets;
 mod programs;
@@ -32,6 +33,7 @@ const PARTS: &[(&str, Measure)] = &[
     ("packets", packets::measure),
     ("selector", selector::measure),
     ("swap", swap::measure),
+    ("kernel_drops", drops::measure),
     ("daemon", daemon::measure),
     ("flood", flood::measure),
 ];

@@ -189,7 +189,7 @@ fn nanoseconds(program: &OwnedFd, work: impl FnOnce()) -> f64 {
 }
 
 /// How often the program ran and how many nanoseconds that took, as the kernel counts (`bpf_prog_show_fdinfo`, kernel/bpf/syscall.c).
-fn runs(program: &OwnedFd) -> (u64, u64) {
+pub fn runs(program: &OwnedFd) -> (u64, u64) {
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     let text = std::fs::read_to_string(path).expect("the program's facts");
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).expect("a count in the facts");

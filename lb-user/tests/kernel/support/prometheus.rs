@@ -47,8 +47,8 @@ impl Prometheus {
     pub fn holding(scrapes: &[Scrape<'_>], window: &str, address: SocketAddr) -> Self {
         let directory = directory();
         let (samples, data) = (directory.path().join("samples"), directory.path().join("data"));
-        let lines: String = scrapes.iter().map(Scrape::samples).collect();
-        fs::write(&samples, lines + "# EOF\n").expect("write the samples");
+        let lines: Vec<String> = scrapes.iter().flat_map(Scrape::samples).chain(["# EOF\n".to_owned()]).collect();
+        fs::write(&samples, lines.concat()).expect("write the samples");
         fs::create_dir(&data).expect("make the directory of the data");
         let (samples, data) = (samples.display().to_string(), data.display().to_string());
         tool("promtool", &["tsdb", "create-blocks-from", "openmetrics", &samples, &data]);
@@ -149,11 +149,11 @@ pub struct Scrape<'a> {
 
 impl Scrape<'_> {
     /// Its samples in the OpenMetrics format, each with its time.
-    fn samples(&self) -> String {
+    fn samples(&self) -> impl Iterator<Item = String> {
         // promtool cuts what is below a millisecond: half of one keeps a time that binary numbers do not hold above its own.
         let time = format!("{}.{:03}5", self.at / 1000, self.at % 1000);
         let samples = self.text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        samples.map(|line| format!("{line} {time}\n")).collect()
+        samples.map(move |line| format!("{line} {time}\n"))
     }
 }
 
