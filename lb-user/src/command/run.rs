@@ -50,6 +50,7 @@ pub fn run(global: &GlobalArgs, arguments: &RunArgs) -> Result<Exit, Failure> {
         ));
     }
     let _lock = lock(global)?;
+    share_one_heap();
     let helper = Helper::start().map_err(no_helper)?;
     let access = config.daemon.web_config.clone().map(http::Access::load).transpose()?;
     let metrics = config.daemon.metrics_listen.0.map(bind).transpose()?.map(|listener| (listener, access));
@@ -59,6 +60,15 @@ pub fn run(global: &GlobalArgs, arguments: &RunArgs) -> Result<Exit, Failure> {
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build().or_fail(Exit::Unexpected, "see the cause")?;
     runtime.block_on(serve(global, arguments, config, helper, metrics, control))
+}
+
+/// Lets all threads take memory from one heap: glibc would give each one of its own, and the daemon has a few for a moment at its start.
+fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number of the C library, before there is a thread that could read it.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
 }
 
 /// From here on there are threads: the daemon's loop on one, everything that waits on this one.

@@ -25,7 +25,9 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
+/// A worker that stands still is not relieved: its queue is to overflow.
 const CONFIGURATION: &str = "[daemon]\nrescan_interval = \"1s\"\n[discovery]\ntcp = true\nudp = true\n\
+     [steering]\noverfull_percent = 0\nstalled_after = \"off\"\n\
      [defence]\nflood_syns_per_second = 10000\nflood_strays_per_second = 10000\nquiet_time = \"1s\"\n";
 /// How long what happened may take to show: scrapes each second, windows of five, and a machine that has other work.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -122,9 +122,10 @@ fn recorded() -> [Snapshot; 2] {
     let service = |name: &str, protocol: &str, at: SocketAddr, more: &str| {
         format!("[[service]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\naddress = \"{}\"\nport = {}\n{more}", at.ip(), at.port())
     };
-    // A worker that stands still is not taken out while it is looked at.
+    // A worker that stands still is not taken out while it is looked at, nor relieved.
     let configuration = [
-        "[daemon]\nrescan_interval = \"60s\"\n[defence]\nflood_syns_per_second = 10000\nflood_strays_per_second = 10000\n".to_owned(),
+        "[daemon]\nrescan_interval = \"60s\"\n[steering]\noverfull_percent = 0\nstalled_after = \"off\"\n".to_owned(),
+        "[defence]\nflood_syns_per_second = 10000\nflood_strays_per_second = 10000\n".to_owned(),
         service("web", "tcp", web, ""),
         service("api", "tcp", api, "syn_defence = \"off\"\n"),
         service("dns", "udp", dns, ""),
