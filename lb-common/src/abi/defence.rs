@@ -325,12 +325,19 @@ impl KnownFlow {
         Self { tag: tag.wrapping_add(ended), until: units(now).wrapping_add(Self::LIFE) }
     }
 
-    /// Whether it is the entry of the flow with this tag, still counts, and no flow of its slot was reset since (perhaps this one, by a
-    /// segment that another CPU saw). The clock of the entry wraps after 52 days.
+    /// Whether it still counts. The clock of the entry wraps after 52 days.
     #[inline(always)]
     #[must_use]
-    pub const fn knows(&self, tag: u32, ended: u32, now: u64) -> bool {
-        self.tag == tag.wrapping_add(ended) && self.until.wrapping_sub(units(now)).wrapping_sub(1) < Self::LIFE
+    pub const fn lives(&self, now: u64) -> bool {
+        self.until.wrapping_sub(units(now)).wrapping_sub(1) < Self::LIFE
+    }
+
+    /// Whether it is the entry of the flow with this tag, and no flow of its slot was reset since (perhaps this one, by a segment that
+    /// another CPU saw).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(&self, tag: u32, ended: u32) -> bool {
+        self.tag == tag.wrapping_add(ended)
     }
 }
 
@@ -353,13 +360,12 @@ mod tests {
         for now in [5 * SECOND, (1 << 52) - SECOND, (1 << 52) - 1, u64::MAX - 9 * SECOND] {
             for ended in [0, 1, u32::MAX] {
                 let entry = KnownFlow::from_now(7, ended, now);
-                assert!(entry.knows(7, ended, now) && entry.knows(7, ended, now + 24 * SECOND / 100), "{now}");
-                assert!(!entry.knows(7, ended, now + 26 * SECOND / 100), "{now}");
-                assert!(!entry.knows(8, ended, now));
-                assert!(!entry.knows(7, ended.wrapping_add(1), now), "a reset");
+                assert!(entry.lives(now) && entry.lives(now + 24 * SECOND / 100) && !entry.lives(now + 26 * SECOND / 100), "{now}");
+                assert!(entry.is_of(7, ended) && !entry.is_of(8, ended));
+                assert!(!entry.is_of(7, ended.wrapping_add(1)), "a reset");
             }
         }
-        assert!(!KnownFlow::default().knows(7, 0, SECOND), "an empty slot");
+        assert!(!KnownFlow::default().lives(SECOND), "an empty slot");
     }
 
     #[test]

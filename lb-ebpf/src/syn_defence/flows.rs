@@ -26,9 +26,11 @@ pub fn place(key: &FlowKey) -> Option<Place> {
 /// Whether the flow has a connection, or had one within the last seconds.
 #[inline(always)]
 pub fn is_known(ctx: *mut xdp_md, case: &Case, place: &Place, now: u64) -> bool {
+    // The second table is read for flows that the first may have: a flood's are in neither.
     if let Some(entry) = KNOWN_FLOWS.get(place.slot)
+        && entry.lives(now)
         && let Some(ended) = ENDED_FLOWS.get(place.slot)
-        && entry.knows(place.tag, *ended, now)
+        && entry.is_of(place.tag, *ended)
     {
         return true;
     }

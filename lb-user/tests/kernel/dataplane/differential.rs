@@ -24,8 +24,8 @@ use super::{
 
 /// How many segments.
 const SEGMENTS: usize = 1_000_000;
-/// How many in one state: some hundredths of a second, far less than a known flow's life.
-const BATCH: usize = 4_000;
+/// How many in one state: a hundredth of a second, far less than a known flow's life, also where the machine has other work.
+const BATCH: usize = 1_000;
 /// No run is longer, whatever the machine is doing besides.
 const LONGEST: Duration = Duration::from_secs(55);
 
