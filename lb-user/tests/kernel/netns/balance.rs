@@ -67,7 +67,7 @@ fn xdp_chooses_the_accepting_socket(v6: bool) {
 fn a_dual_stack_group_is_one_service() {
     let pair = Pair::new();
     let workers = Workers::start(&pair.server, &WorkerPlan::tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 8080)), 3);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(UNDEFENDED), &[]);
     let table = Table::read(&weir, &service_with_ready(&weir, 3));
     for v6 in [false, true] {
         let (target, plan) = target(&pair, v6, 8080);
@@ -172,7 +172,7 @@ fn two_interfaces_and_a_bound_device() {
     let by_first = target(&pair, false, 8080).1;
     let by_second = Plan::new(SocketAddr::new(SERVER, 8080), &[CLIENT]);
     let mut groups = vec![Workers::start(&pair.server, &WorkerPlan::tcp(wildcard), 3)];
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &["--iface", SECOND]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(UNDEFENDED), &["--iface", SECOND]);
     wait_for_services(&weir, &[3]);
     for plan in [&by_first, &by_second] {
         open_close(&pair.client, plan, 200).assert_no_failure();

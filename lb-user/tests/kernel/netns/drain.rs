@@ -7,7 +7,9 @@ use lb_user::exit::Exit;
 use lb_user::plan::State;
 use libtest_mimic::Trial;
 
-use super::live::{MOMENT, PATIENCE, Table, assert_no_miss, backend_of, only_service, selected, service_with_ready, status, target};
+use super::live::{
+    MOMENT, PATIENCE, Table, UNDEFENDED, assert_no_miss, backend_of, only_service, selected, service_with_ready, status, target,
+};
 use crate::support::daemon::Weir;
 use crate::support::load::{Held, Phase, Steady, Wrk, open_close};
 use crate::support::netns::Pair;
@@ -154,7 +156,7 @@ fn draining(v6: bool) {
     let pair = Pair::new();
     let (target, plan) = target(&pair, v6, 8080);
     let mut workers = Workers::start(&pair.server, &WorkerPlan::tcp(target).echo(), 3);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(UNDEFENDED), &[]);
     let service = service_with_ready(&weir, 3);
     let table = Table::read(&weir, &service);
     let sockets = workers.sockets();

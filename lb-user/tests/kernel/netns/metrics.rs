@@ -43,7 +43,7 @@ impl Busy {
         let (web, dns) = (SocketAddr::new(pair.server_v4[0], 8080), SocketAddr::new(pair.server_v6[0], 5353));
         let workers = [Workers::start(&pair.server, &WorkerPlan::tcp(web), 3), Workers::start(&pair.server, &WorkerPlan::udp(dns), 2)];
         let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &["--discover", "tcp,udp"]);
-        open_close(&pair.client, &Plan::new(web, &pair.client_v4), 500).assert_no_failure();
+        open_close(&pair.client, &Plan::new(web, &pair.client_v4).concurrency(4), 500).assert_no_failure();
         let answers = UdpFlows::open(&pair.client, &Plan::new(dns, &pair.client_v6), 50).rounds(2);
         assert!(answers.iter().flatten().all(Result::is_ok), "{answers:?}");
         // A port that nobody listens at, and a service that is none.

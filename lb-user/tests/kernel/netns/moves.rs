@@ -7,7 +7,7 @@ use lb_user::plan::State;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-use super::live::{PATIENCE, Table, assert_no_miss, backend_of, only_service, selected, service_with_ready, status, target};
+use super::live::{PATIENCE, Table, UNDEFENDED, assert_no_miss, backend_of, only_service, selected, service_with_ready, status, target};
 use crate::support::daemon::Weir;
 use crate::support::load::{Report, Steady, open_close};
 use crate::support::netns::Pair;
@@ -88,7 +88,7 @@ fn a_socket_that_nobody_serves_is_taken_out() {
     let pair = Pair::new();
     let (target, plan) = target(&pair, false, 80);
     let nginx = Nginx::start(&pair.server, &[target], 4);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(UNDEFENDED), &[]);
     let service = eventually(PATIENCE, || {
         let service = only_service(&weir);
         let served = service.backends.iter().filter(|backend| backend.servers.len() == 1 && backend.state == State::Ready).count();

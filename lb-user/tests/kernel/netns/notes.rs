@@ -7,6 +7,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
+use super::live::UNDEFENDED;
 use super::programs;
 use crate::support::daemon::Weir;
 use crate::support::load::{Plan, open_close};
@@ -197,7 +198,7 @@ fn late_segments_are_no_flows() {
     let pair = Pair::new();
     let address = SocketAddr::new(pair.server_v4[0], 8080);
     let _workers = Workers::start(&pair.server, &WorkerPlan::tcp(address), 3);
-    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
+    let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(UNDEFENDED), &[]);
     open_close(&pair.client, &Plan::new(address, &pair.client_v4).concurrency(32), 4000).assert_no_failure();
     let by_cause = weir.metrics().counts_by("weir_backend_selections_total", "cause", &[]);
     assert_eq!((by_cause["syn"], by_cause.values().sum::<u64>()), (4000, 4000), "{by_cause:?}");
