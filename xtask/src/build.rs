@@ -12,7 +12,7 @@ use crate::{
 /// Build the daemon `weir` with the kernel's object inside.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Without optimisation and with full debug information; the kernel's object is the same.
+    /// Without optimisation; the kernel's object is the same.
     #[arg(long)]
     debug: bool,
 }

@@ -22,6 +22,13 @@ pub fn workspace() -> PathBuf {
 pub fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace()).args([subcommand, "--locked"]);
+    // What cargo tells xtask of xtask: build scripts that read it (ring's) would run again, and all that stands on them, whenever a build
+    // of xtask follows one of the user.
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask setup`, `build`, `run`, `test`, `bench`, `flood`, `fuzz`, `vm`, `package`.
+//! The project's commands: `cargo xtask setup`, `build`, `run`, `demo`, `test`, `bench`, `flood`, `fuzz`, `vm`, `package`.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod cargo;
+mod demo;
 mod exec;
 mod flood;
 mod fuzz;
@@ -30,6 +31,7 @@ enum Command {
     Setup(setup::Options),
     Build(build::Options),
     Run(run::Options),
+    Demo(demo::Options),
     Test(test::Options),
     Bench(bench::Options),
     Flood(flood::Options),
@@ -54,6 +56,7 @@ fn run(command: Command) -> Result<()> {
         Command::Setup(options) => setup::run(&options),
         Command::Build(options) => build::run(&options),
         Command::Run(options) => run::run(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Flood(options) => flood::run(&options),

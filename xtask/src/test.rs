@@ -74,7 +74,6 @@ fn host(options: &Options) -> Result<()> {
 /// The tests of lb-user/tests/kernel, which start both daemons whose paths they find in the environment.
 fn kernel(options: &Options) -> Result<()> {
     let next_abi = next_abi_daemon()?;
-    // After it, because cargo puts both at the same path: what stays there is the daemon without the feature.
     let daemon = build::weir(&["--release"])?;
     let mut build = cargo("test");
     // The whole workspace, as in the host tests: with lb-user alone its dependencies would have other features, and be built again.
@@ -89,9 +88,10 @@ fn kernel(options: &Options) -> Result<()> {
     exec::exec(command.current_dir(workspace().join("lb-user")).args(options.test_program_arguments()))
 }
 
-/// A daemon of another ABI version, for the test that upgrades a running data plane.
+/// A daemon of another ABI version, for the test that upgrades a running data plane. It has little to do, so it is built as the host tests
+/// are, whose libraries are there.
 fn next_abi_daemon() -> Result<PathBuf> {
-    let artifacts = build::weir(&["--release", "--features=next-abi"])?;
+    let artifacts = Artifacts::build(cargo("build").args(["--workspace", "--bin=weir", "--features=lb-user/next-abi"]))?;
     let directory = workspace().join("target/next-abi");
     let copy = directory.join("weir");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;

@@ -48,5 +48,10 @@ pub fn toolchain() -> Result<()> {
 
 /// Makes sure that the programs that the tests run are there.
 pub fn test_tools() -> Result<()> {
-    tools::install_missing()
+    tools::install_missing(&tools::Needed::All)
+}
+
+/// Makes sure that these programs are there, which are some of those that the tests run.
+pub fn some_tools(programs: &'static [&'static str]) -> Result<()> {
+    tools::install_missing(&tools::Needed::Named(programs))
 }

@@ -39,29 +39,51 @@ const TOOLS: [Tool; 21] = [
 /// The packages that would start with the machine from now on, which nobody asked for.
 const SERVICES: [(&str, &str); 3] = [("nginx-light", "nginx"), ("haproxy", "haproxy"), ("prometheus", "prometheus")];
 
+/// Which of the tools a command needs.
+pub enum Needed {
+    /// Every one: the tests.
+    All,
+    /// Those of these names.
+    Named(&'static [&'static str]),
+}
+
+impl Needed {
+    fn has(&self, tool: &Tool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(&tool.program),
+        }
+    }
+}
+
 /// Installs the packages of the tools that are missing, or names the command that does.
-pub fn install_missing() -> Result<()> {
-    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| find_program(tool.program).is_none()).collect();
+pub fn install_missing(needed: &Needed) -> Result<()> {
+    let is_missing = |tool: &&Tool| needed.has(tool) && find_program(tool.program).is_none();
+    let missing: Vec<&Tool> = TOOLS.iter().filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
     let packages = packages(&missing);
     if !apt::exists() {
-        bail!("the tests need these programs, which are not installed: {}. Install them with your package manager", programs.join(" "));
+        bail!("these programs are needed and not installed: {}. Install them with your package manager", programs.join(" "));
     }
     if !exec::is_root()? {
         let command = apt::command_for_user(&packages);
-        bail!("the tests need these programs, which are not installed: {}. Install them with:\n  {command}", programs.join(" "));
+        bail!("these programs are needed and not installed: {}. Install them with:\n  {command}", programs.join(" "));
     }
-    apt::install("the programs that the tests use (about 100 MB, a minute; no service is started)", &packages)?;
+    let what = match needed {
+        Needed::All => "the programs that the tests use (about 100 MB, a minute; no service is started)".to_owned(),
+        Needed::Named(names) => format!("{} (no service is started)", names.join(", ")),
+    };
+    apt::install(&what, &packages)?;
     for (package, service) in SERVICES {
         if packages.contains(&package) && find_program("systemctl").is_some() {
             // Fails where systemd does not run, and there nothing starts the service either.
             let _ = Command::new("systemctl").args(["--quiet", "disable", service]).stderr(Stdio::null()).status();
         }
     }
-    if let Some(tool) = TOOLS.iter().find(|tool| find_program(tool.program).is_none()) {
+    if let Some(tool) = TOOLS.iter().find(is_missing) {
         bail!("{} is still missing after the package {} was installed", tool.program, tool.package);
     }
     Ok(())

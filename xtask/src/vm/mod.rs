@@ -1,6 +1,6 @@
 //! `vm`: Weir on the kernels that Debian ships, in virtual machines: does it load, do the packet tests pass, does it hold back a flood.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -68,13 +68,8 @@ pub fn run(options: &Options) -> Result<()> {
     let busybox = packages::busybox(&directory)?;
     let qemu = Qemu::find(&directory, options.kvm)?;
 
-    let mut rows = Vec::new();
-    for series in options.kernel.names() {
-        let kernel = Kernel::fetch(&directory, series, &busybox)?;
-        let begun = Instant::now();
-        let results = scenarios::all(&qemu, &kernel, &shared, &directory);
-        rows.push(Row { kernel: kernel.release, seconds: begun.elapsed().as_secs(), results });
-    }
+    let kernels = options.kernel.names().iter().map(|series| Kernel::fetch(&directory, series, &busybox)).collect::<Result<Vec<_>>>()?;
+    let rows = scenarios::all(&qemu, &kernels, &shared, &directory);
     println!("\n{}", report::table(&rows, qemu.is_emulated()));
     if rows.iter().any(Row::has_failed) {
         bail!("not every scenario passed; what the machines wrote is in {}", directory.join("log").display());

@@ -1,6 +1,6 @@
 //! What came of it, and the table that shows it: kernel by scenario.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -11,7 +11,7 @@ const NEEDED: [&str; 2] = ["ingress", "select_socket"];
 /// The results of one kernel.
 pub struct Row {
     pub kernel: String,
-    pub seconds: u64,
+    pub took: Duration,
     pub results: Results,
 }
 
@@ -24,6 +24,11 @@ pub struct Results {
 }
 
 impl Row {
+    /// Of a kernel on which nothing has been tried yet.
+    pub fn new(kernel: &str) -> Self {
+        Self { kernel: kernel.to_owned(), took: Duration::ZERO, results: Results::default() }
+    }
+
     pub fn has_failed(&self) -> bool {
         let Results { programs, packets, flood } = &self.results;
         !matches!((programs, packets, flood), (Some(Ok(_)), Some(Ok(_)), Some(Ok(_))))
@@ -97,7 +102,7 @@ pub fn table(rows: &[Row], is_emulated: bool) -> String {
     let mut text = "| kernel | programs (instructions verified) | cookies | packet tests | served in a flood | options in calm, in the flood | took |\n".to_owned();
     text.push_str("|---|---|---|---|---|---|---|\n");
     let mut problems = String::new();
-    for Row { kernel, seconds, results } in rows {
+    for Row { kernel, took, results } in rows {
         let Results { programs, packets, flood } = results;
         let mut cell = |name: &str, result: Option<Result<String, &anyhow::Error>>| match result {
             None => "not reached".to_owned(),
@@ -113,7 +118,7 @@ pub fn table(rows: &[Row], is_emulated: bool) -> String {
         let packets = cell("packet tests", packets.as_ref().map(|result| result.as_ref().map(ToString::to_string)));
         let served = cell("flood", flood.as_ref().map(|result| result.as_ref().map(shown_flood)));
         let options = flood.iter().flatten().map(|flood| flood.options.join(", ")).next().unwrap_or_default();
-        let _ = writeln!(text, "| {kernel} | {loaded} | {scheme} | {packets} | {served} | {options} | {seconds} s |");
+        let _ = writeln!(text, "| {kernel} | {loaded} | {scheme} | {packets} | {served} | {options} | {} s |", took.as_secs());
     }
     if is_emulated {
         text.push_str("\nThe processors are emulated (TCG): times and rates say nothing about Weir.\n");
@@ -164,7 +169,7 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_kernel_and_names_what_failed() {
         let results = Results { flood: Some(judge("own", [ALL, ALL], "1 of 200, slowest 0.1", 7)), ..Results::default() };
-        let row = Row { kernel: "6.1".to_owned(), seconds: 3, results };
+        let row = Row { kernel: "6.1".to_owned(), took: Duration::from_secs(3), results };
         assert!(row.has_failed());
         let text = table(&[row], true);
         assert!(text.contains("| 6.1 | not reached |") && text.contains("Linux 6.1, flood: 1 of 200 connections were served"), "{text}");

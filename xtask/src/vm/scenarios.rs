@@ -1,6 +1,11 @@
 //! What is done on each kernel: the machines are booted, their tasks watched, and what they say judged.
 
-use std::{env, fs, path::Path, process, time::Duration};
+use std::{
+    env, fs,
+    path::Path,
+    process, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -8,7 +13,7 @@ use serde_json::Value;
 use super::{
     kernel::Kernel,
     machine::{Machine, Qemu, Wire},
-    report::{Flood, Programs, Results},
+    report::{Flood, Programs, Row},
 };
 
 /// The scripts of the machines, which find each other and the programs in the shared directory.
@@ -37,13 +42,28 @@ pub fn write_scripts(shared: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs every scenario on a kernel; one that fails keeps no other from being tried.
-pub fn all(qemu: &Qemu, kernel: &Kernel, shared: &Path, directory: &Path) -> Results {
+/// Runs every scenario on each kernel; one that fails keeps no other from being tried.
+///
+/// The programs are tried on all kernels at a time, because that keeps one processor busy for each, and a flood keeps two.
+pub fn all(qemu: &Qemu, kernels: &[Kernel], shared: &Path, directory: &Path) -> Vec<Row> {
     let logs = directory.join("log");
-    let mut results = Results::default();
-    results.programs = Some(programs(qemu, kernel, shared, &logs, &mut results.packets));
-    results.flood = Some(flood(qemu, kernel, shared, &logs));
-    results
+    let mut rows: Vec<Row> = kernels.iter().map(|kernel| Row::new(&kernel.release)).collect();
+    thread::scope(|scope| {
+        for (kernel, row) in kernels.iter().zip(&mut rows) {
+            let logs = &logs;
+            scope.spawn(move || {
+                let begun = Instant::now();
+                row.results.programs = Some(programs(qemu, kernel, shared, logs, &mut row.results.packets));
+                row.took += begun.elapsed();
+            });
+        }
+    });
+    for (kernel, row) in kernels.iter().zip(&mut rows) {
+        let begun = Instant::now();
+        row.results.flood = Some(flood(qemu, kernel, shared, &logs));
+        row.took += begun.elapsed();
+    }
+    rows
 }
 
 /// Loads and pins the programs, then runs the packet tests in the same machine: the first result is that of the programs alone.

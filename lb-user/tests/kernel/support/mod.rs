@@ -9,6 +9,7 @@ pub mod counters;
 pub mod cpu;
 pub mod daemon;
 pub mod dashboards;
+pub mod demo_role;
 pub mod flood;
 pub mod http;
 pub mod load;

@@ -1,9 +1,9 @@
-//! The helper processes of the tests, which are this same binary: `kernel --role NAME ARGUMENT`.
+//! What this same binary plays as a process of its own, `kernel --role NAME ARGUMENT`: the helpers of the tests, and the demonstration.
 
 use std::process::ExitCode;
 
 use super::{
-    confined_role, flood, screen_role,
+    confined_role, demo_role, flood, screen_role,
     servers::{source_role, worker_role},
 };
 
@@ -14,6 +14,7 @@ pub fn play(mut words: impl Iterator<Item = String>) -> ExitCode {
         (Some(source_role::NAME), Some(plan)) => source_role::play(&plan),
         (Some(flood::role::NAME), Some(order)) => flood::role::play(&order),
         (Some(confined_role::NAME), Some(_)) => confined_role::play(),
+        (Some(demo_role::NAME), Some(order)) => demo_role::play(&order),
         (Some(screen_role::NAME), Some(thread)) => screen_role::play(&thread),
         (role, _) => {
             eprintln!("no such role, or its argument is missing: {role:?}");
