@@ -94,7 +94,7 @@ fn flood(qemu: &Qemu, kernel: &Kernel, shared: &Path, logs: &Path) -> Result<Flo
     let socket = env::temp_dir().join(format!("weir-vm-{}", process::id()));
     let mut balancer = qemu.boot(kernel, "balancer", shared, &Wire::Waiting(&socket), 1, &log(logs, kernel, "balancer")?)?;
     while !socket.exists() {
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
     let mut attacker = qemu.boot(kernel, "attacker", shared, &Wire::Connecting(&socket), 1, &log(logs, kernel, "attacker")?)?;
     balancer.wait_for("ready", BOOT)?;
