@@ -43,8 +43,8 @@ const FILES: [&str; 24] = [
 /// What dpkg keeps when the package is upgraded and somebody has changed it.
 const CONFIGURATION: &str = "/etc/weir/weir.toml";
 
-/// Makes the package of what was built for `target`, in `directory`.
-pub fn build(target: &str, directory: &Path) -> Result<PathBuf> {
+/// Makes the package of what was built for `target`, in `directory`, of that version or the workspace's.
+pub fn build(target: &str, directory: &Path, version: Option<&str>) -> Result<PathBuf> {
     let cargo_deb = setup::cargo_deb()?;
     for old in fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?.flatten() {
         if old.path().extension().is_some_and(|extension| extension == "deb") {
@@ -54,6 +54,9 @@ pub fn build(target: &str, directory: &Path) -> Result<PathBuf> {
     let mut command = Command::new(cargo_deb);
     command.current_dir(workspace()).args(["--package=lb-user", "--no-build", "--no-strip", "--quiet", "--locked"]);
     command.args(["--profile", PROFILE, "--target", target, "--output"]).arg(directory);
+    if let Some(version) = version {
+        command.args(["--deb-version", version]);
+    }
     // It asks the cargo that runs xtask about the workspace.
     command.env("CARGO", env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     exec::exec(&mut command)?;

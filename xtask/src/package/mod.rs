@@ -12,10 +12,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{build, cargo::workspace, exec, setup};
+use crate::{build, cargo::workspace, exec, setup, vm};
 
 /// The profile of Cargo.toml that packages are built with.
 const PROFILE: &str = "dist";
+
+/// The version of the package that an upgrade is tried with: the same program, under a number that no release has.
+const NEXT_VERSION: &str = "999.0.0";
 
 /// Build the static binary and the Debian package, and check both.
 #[derive(clap::Args)]
@@ -23,7 +26,8 @@ pub struct Options {
     /// Only the static binary and its man pages and completions.
     #[arg(long)]
     no_deb: bool,
-    /// Also install the package into a fresh Debian, use it there, remove it, and look for what is left. Needs root.
+    /// Also install the package into a fresh Debian, use it there, remove it, and look for what is left; then the same under systemd in a
+    /// virtual machine, where it is upgraded and purged while clients connect. Needs root.
     #[arg(long, conflicts_with = "no_deb")]
     trial: bool,
 }
@@ -51,12 +55,16 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
 
-    let package = deb::build(&target, &directory)?;
+    let package = deb::build(&target, &directory, None)?;
     let files = deb::check(&package)?;
     println!("{}: {files} files, as expected", package.display());
     if options.trial {
         trial::run(&package, &directory.join("debian"))?;
         println!("{}: installed, used and purged in a Debian of its own; nothing is left", package.display());
+        let next = directory.join("next");
+        fs::create_dir_all(&next).with_context(|| format!("cannot make {}", next.display()))?;
+        let next = deb::build(&target, &next, Some(NEXT_VERSION))?;
+        println!("{}: {}", package.display(), vm::try_package(&package, &next)?);
     }
     Ok(())
 }

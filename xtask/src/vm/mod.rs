@@ -16,6 +16,9 @@ mod machine;
 mod packages;
 mod report;
 mod scenarios;
+mod upgrade;
+
+pub use upgrade::try_package;
 
 /// Boot Debian's kernels in QEMU, and on each: load and pin every program, run the packet tests, and serve clients in a SYN flood.
 #[derive(clap::Args)]

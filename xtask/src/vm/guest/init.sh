@@ -26,6 +26,13 @@ busybox mount -t tmpfs memory /host/tmp
 busybox mkdir -p /host/run/vm
 busybox mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose,msize=512000,ro shared /host/run/vm
 busybox mount -t bpf bpf /host/sys/fs/bpf
+
+# A task with a unit is run by systemd, which the other machine has too.
+if [ -f "/host/run/vm/$TASK.service" ]; then
+    busybox mkdir -p /host/run/systemd/system
+    busybox cp "/host/run/vm/$TASK.service" /host/run/systemd/system/
+    exec busybox switch_root /host /lib/systemd/systemd --unit="$TASK.service" --show-status=no --log-target=null
+fi
 exec busybox switch_root /host /bin/sh -c '
     cd /tmp
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp
