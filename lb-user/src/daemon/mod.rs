@@ -3,6 +3,7 @@
 //! Everything that can make it work is an [`Event`]; what produces them (sockets, signals, netlink, the ring buffer) runs elsewhere and
 //! shares nothing with it. So there is no lock, and what happened is told by the order of events.
 
+mod answer;
 mod apply;
 mod guard;
 mod host;
@@ -36,13 +37,13 @@ use crate::{
     cli::RunArgs,
     config::Config,
     dataplane::Dataplane,
-    exit::{Exit, Failure},
+    exit::Failure,
     network::Network,
     observe::{
         reader::unix_time,
         snapshot::{Interface, Reload},
     },
-    plan::{self, GroupSockets, Inputs, Plan, Registry, SlotFill, State},
+    plan::{self, GroupSockets, Inputs, Plan, Registry, SlotFill},
 };
 
 /// How long events may gather before they are acted on together.
@@ -391,55 +392,6 @@ impl Daemon {
         self.plan = next;
         self.watch_listeners();
         self.defend();
-    }
-
-    fn answer(&mut self, request: Request) -> Response {
-        match request {
-            Request::Status => match self.snapshot() {
-                Ok(snapshot) => Response::Status(Box::new(snapshot)),
-                Err(error) => status::refused(&failure(error)),
-            },
-            Request::Drain { service, backend, drain } => match self.drain(&service, backend, drain) {
-                Ok(message) => Response::Done { message },
-                Err(failure) => status::refused(&failure),
-            },
-            Request::Defence { service, order } => match self.defence_order(&service, order) {
-                Ok(message) => Response::Done { message },
-                Err(failure) => status::refused(&failure),
-            },
-            Request::Reload => match self.reload() {
-                Ok(message) => Response::Done { message },
-                Err(failure) => status::refused(&failure),
-            },
-            Request::Stop => self.stop(),
-        }
-    }
-
-    fn drain(&mut self, name: &str, index: u32, drain: bool) -> Result<String, Failure> {
-        let not_found = |what: String| crate::exit::fail(Exit::NotFound, what, "`weir status` lists the services and their backends");
-        let service = self.plan.services.iter().find(|service| service.name == name);
-        let service = service.ok_or_else(|| not_found(format!("there is no service {name}")))?;
-        let backend = service.backends.iter().find(|backend| backend.index == index);
-        let backend = backend.ok_or_else(|| not_found(format!("service {name} has no backend {index}")))?;
-        let others = service.backends.iter().filter(|other| other.index != index && other.state == State::Ready);
-        if drain && others.count() == 0 {
-            return Err(crate::exit::fail(
-                Exit::Usage,
-                format!("backend {index} is the last of service {name} that takes new flows"),
-                "undrain another one first, or stop the server itself",
-            ));
-        }
-        let cookie = backend.cookie;
-        let changed = if drain { self.drains.insert(cookie) } else { self.drains.remove(&cookie) };
-        if changed {
-            self.replan();
-        }
-        Ok(match (drain, changed) {
-            (true, true) => format!("backend {index} of service {name} gets no new flows; those it has go on"),
-            (true, false) => format!("backend {index} of service {name} is draining already"),
-            (false, true) => format!("backend {index} of service {name} gets new flows again"),
-            (false, false) => format!("backend {index} of service {name} was not draining"),
-        })
     }
 
     fn end(mut self) -> Ended {
