@@ -31,7 +31,7 @@ busybox mount -t bpf bpf /host/sys/fs/bpf
 if [ -f "/host/run/vm/$TASK.service" ]; then
     busybox mkdir -p /host/run/systemd/system
     busybox cp "/host/run/vm/$TASK.service" /host/run/systemd/system/
-    exec busybox switch_root /host /lib/systemd/systemd --unit="$TASK.service" --show-status=no --log-target=null
+    exec busybox switch_root /host /lib/systemd/systemd --unit="$TASK.service" --show-status=yes --log-target=console
 fi
 exec busybox switch_root /host /bin/sh -c '
     cd /tmp

@@ -1,17 +1,17 @@
 # The Debian package as an administrator meets it: installed, started by systemd, upgraded and removed, all while clients connect.
 . /run/vm/common.sh
 exec 2>&1
-trap 'code=$?; [ $code = 0 ] || say failed "the task ended with $code"' EXIT
+trap 'code=$?; [ $code = 0 ] || { journalctl --no-pager --output cat --unit weir | tail -n 30; say failed "the task ended with $code"; }' EXIT
 set -e
 
-# What is there without Weir: files, programs, maps, links.
+# What there is of Weir: files (all others are compared where this is installed in a Debian of its own), programs, maps, pins.
 survey() {
-    find /etc /usr /var /run /root -xdev -path /var/lib/dpkg -prune -o -path /var/log -prune -o -path /var/cache -prune -o \
-        -path /run/systemd -prune -o -path /run/vm -prune -o -path /run/udev -prune -o -path /root/trial -prune -o \
-        -path '/var/lib/systemd' -prune -o -path '/run/log' -prune -o -path /run/netns -prune -o -print | sort
+    for place in /etc /etc/systemd /run /run/systemd /usr/bin /usr/lib/systemd/system /usr/share/doc /usr/share/man/man1 /var/lib; do
+        find "$place" -maxdepth 1 -name '*weir*' ! -name 'weirt-*'
+    done
     for kind in prog map link; do
         # What systemd itself keeps in the kernel comes and goes with its units.
-        bpftool "$kind" list 2>/dev/null | grep -E 'weir|ingress|select_socket|socket_' || true
+        bpftool "$kind" list | grep -iE 'weir|ingress|select_socket|socket_|name (SERVICES|BACKENDS|SETTINGS|COUNTERS) ' || true
     done
     find /sys/fs/bpf | sort
 }
@@ -42,7 +42,7 @@ is_served() {
 
 # How many connections Weir has placed so far.
 placed() {
-    weir status --json | grep -o '"chosen": *[0-9]*' | grep -o '[0-9]*$' | paste -s -d + | sed 's/^$/0/' | sh -c 'read -r sum; echo $((sum))'
+    weir status --json | grep -o '"chosen": *[0-9]*' | awk -F: '{ sum += $2 } END { print sum + 0 }'
 }
 
 mkdir -p trial /run/netns
@@ -74,6 +74,8 @@ within 30 is_served
 survey >trial/before
 
 export DEBIAN_FRONTEND=noninteractive
+# The database of all manual pages takes an emulated processor many minutes.
+rm -f /var/lib/man-db/auto-update
 dpkg --install /run/vm/old.deb
 sed -i 's/^#interfaces = .*/interfaces = ["toclient"]/' /etc/weir/weir.toml
 say installed "$(dpkg-query --show --showformat '${Version}' weir)"
