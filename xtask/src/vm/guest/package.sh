@@ -10,8 +10,8 @@ survey() {
         find "$place" -maxdepth 1 -name '*weir*' ! -name 'weirt-*'
     done
     for kind in prog map link; do
-        # What systemd itself keeps in the kernel comes and goes with its units.
-        bpftool "$kind" list | grep -iE 'weir|ingress|select_socket|socket_|name (SERVICES|BACKENDS|SETTINGS|COUNTERS) ' || true
+        # Not all: what systemd itself keeps in the kernel comes and goes with its units.
+        bpftool "$kind" list | grep -E 'weir|name (ingress|select_socket|socket_|restore_request|kernel_drop|accepted|SERVICES|BACKENDS|SETTINGS)' || true
     done
     find /sys/fs/bpf | sort
 }
