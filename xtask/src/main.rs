@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask setup`, `build`, `run`, `demo`, `test`, `bench`, `flood`, `fuzz`, `vm`, `package`.
+//! The project's commands: `cargo xtask setup`, `build`, `run`, `demo`, `test`, `bench`, `flood`, `soak`, `fuzz`, `vm`, `package`.
 
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ mod fuzz;
 mod package;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod toolchain;
 mod vm;
@@ -35,6 +36,7 @@ enum Command {
     Test(test::Options),
     Bench(bench::Options),
     Flood(flood::Options),
+    Soak(soak::Options),
     Fuzz(fuzz::Options),
     Vm(vm::Options),
     Package(package::Options),
@@ -60,6 +62,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Flood(options) => flood::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Vm(options) => vm::run(&options),
         Command::Package(options) => package::run(&options),

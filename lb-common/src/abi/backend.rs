@@ -134,15 +134,40 @@ pub struct SelectorCounters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SocketTag {
-    /// The socket's slot in the socket array.
+    /// The socket's slot in the socket array; in a connection's copy also, above it, the marks of what has been counted.
     pub slot: u32,
     /// The slot's generation when the socket joined.
     pub generation: u32,
 }
 
+impl SocketTag {
+    /// The mark of a connection that has been counted as established, and of one that has been counted as ended. While one daemon takes
+    /// over from another both have a program at the tracepoint, and both see the same connections.
+    pub const ESTABLISHED: u32 = 1 << 31;
+    /// See [`SocketTag::ESTABLISHED`].
+    pub const ENDED: u32 = 1 << 30;
+
+    /// Without the marks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unmarked(self) -> Self {
+        Self { slot: self.slot & !(Self::ESTABLISHED | Self::ENDED), generation: self.generation }
+    }
+}
+
+/// The marks are above every slot.
+const _: () = assert!(super::SOCKET_SLOTS <= SocketTag::ENDED);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_are_no_part_of_the_slot() {
+        let tag = SocketTag { slot: super::super::SOCKET_SLOTS - 1, generation: 7 };
+        let marked = SocketTag { slot: tag.slot | SocketTag::ESTABLISHED | SocketTag::ENDED, ..tag };
+        assert_eq!((tag.unmarked(), marked.unmarked()), (tag, tag));
+    }
 
     #[test]
     fn the_lists_are_in_the_order_of_the_counters() {

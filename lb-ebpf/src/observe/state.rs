@@ -7,9 +7,9 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use aya_log_ebpf::debug;
-use lb_common::abi::{BackendCounters, Event, EventKind};
+use lb_common::abi::{BackendCounters, Event, EventKind, SocketTag};
 
-use super::{tag, times};
+use super::{memory::increment, tag, times};
 use crate::maps::{BACKEND_COUNTERS, EVENTS};
 
 /// The states of a TCP socket (include/net/tcp_states.h).
@@ -29,16 +29,16 @@ pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
         (_, tcp::LISTEN) => announce(&ctx, sk, EventKind::ListenStart),
         (tcp::LISTEN, tcp::CLOSE) => announce(&ctx, sk, EventKind::ListenStop),
         (tcp::SYN_RECV, tcp::ESTABLISHED) => {
-            if let Some(tag) = tag::of(sk) {
-                count(tag.slot, |counters| counters.established += 1);
+            if let Some(tag) = tag::mark(sk, SocketTag::ESTABLISHED) {
+                count(tag.slot, |counters| &raw mut counters.established);
                 times::handshake(sk, tag);
             }
         }
         // A connection that was never established was never counted.
         (tcp::SYN_RECV | tcp::SYN_SENT | tcp::CLOSE, _) => {}
         (_, tcp::CLOSE) => {
-            if let Some(tag) = tag::of(sk) {
-                count(tag.slot, |counters| counters.closed += 1);
+            if let Some(tag) = tag::mark(sk, SocketTag::ENDED) {
+                count(tag.slot, |counters| &raw mut counters.closed);
             }
         }
         _ => {}
@@ -46,13 +46,13 @@ pub fn socket_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Counts a connection for a slot.
+/// Counts a connection for a slot: as if others had this CPU's counters too, because a connection ends in a process, which an interrupt
+/// can overtake on the same CPU in the midst of an addition. A count that is lost would be a connection that stays open for ever.
 #[inline(always)]
-fn count(slot: u32, add: impl FnOnce(&mut BackendCounters)) {
+fn count(slot: u32, which: impl FnOnce(&mut BackendCounters) -> *mut u64) {
     if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: the pointer is to this CPU's own value. A change that an interrupt on the same CPU overtakes can lose one count: the
-        // price of having no shared atomic.
-        add(unsafe { &mut *counters });
+        // SAFETY: the pointer is to this CPU's own value in the map.
+        unsafe { increment(which(&mut *counters), 1) };
     }
 }
 

@@ -10,12 +10,34 @@ use crate::maps::{BACKENDS, SOCKET_TAGS};
 /// `sk` is a socket that the kernel has given to the program as an argument.
 #[inline(always)]
 pub fn of(sk: *mut c_void) -> Option<SocketTag> {
-    // SAFETY: the map is this object's, and `sk` is what the caller says; the helper answers null for a socket without a tag.
-    let tag = unsafe { bpf_sk_storage_get(core::ptr::from_ref(&SOCKET_TAGS).cast_mut().cast(), sk, core::ptr::null_mut(), 0) };
-    if tag.is_null() {
+    // SAFETY: the pointer is to the socket's own storage, which lives as long as the socket.
+    current(unsafe { *stored(sk)? })
+}
+
+/// The same of a connection that does not have this mark, and has it from now on: so that of two programs at the tracepoint, which run one
+/// after the other, one counts it.
+#[inline(always)]
+pub fn mark(sk: *mut c_void, mark: u32) -> Option<SocketTag> {
+    let stored = stored(sk)?;
+    // SAFETY: as above; nobody else writes to a connection's copy.
+    let tag = unsafe { *stored };
+    if tag.slot & mark != 0 {
         return None;
     }
-    // SAFETY: it is not null, and a socket's storage lives as long as the socket.
-    let tag = unsafe { *tag.cast::<SocketTag>() };
+    // SAFETY: as above.
+    unsafe { (*stored).slot = tag.slot | mark };
+    current(tag)
+}
+
+#[inline(always)]
+fn stored(sk: *mut c_void) -> Option<*mut SocketTag> {
+    // SAFETY: the map is this object's, and `sk` is what the caller says; the helper answers null for a socket without a tag.
+    let tag = unsafe { bpf_sk_storage_get(core::ptr::from_ref(&SOCKET_TAGS).cast_mut().cast(), sk, core::ptr::null_mut(), 0) };
+    (!tag.is_null()).then_some(tag.cast::<SocketTag>())
+}
+
+#[inline(always)]
+fn current(tag: SocketTag) -> Option<SocketTag> {
+    let tag = tag.unmarked();
     BACKENDS.get(tag.slot).is_some_and(|backend| backend.generation == tag.generation).then_some(tag)
 }

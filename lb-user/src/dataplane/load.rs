@@ -143,7 +143,8 @@ impl Dataplane {
 
     /// Attaches the tracepoint program in place of the one that is pinned.
     ///
-    /// The new one comes first: for the moment between, a connection may be counted twice, and no listener goes unnoticed.
+    /// The new one comes first, so that no listener goes unnoticed: for the moment between both see the same connections, and mark those that
+    /// they have counted.
     pub fn attach_tracepoint(&mut self) -> Result<(), Error> {
         let Some(program) = &self.programs.socket_state else { return Ok(()) };
         let path = self.pins.link("socket_state");
