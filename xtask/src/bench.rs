@@ -19,8 +19,14 @@ pub struct Options {
     /// Also write the figures to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Only the measurements whose name contains this; `flood` takes three minutes.
-    filter: Option<OsString>,
+    /// Put the tables between the marks of this page, with the machine and the date; a file that is not there becomes one.
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// Draw what `compare` and `flood` have measured into this file.
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// Only the measurements whose name contains one of these; `flood` takes three minutes, `compare` four.
+    filters: Vec<OsString>,
     /// Further arguments of the benchmark.
     #[arg(last = true)]
     arguments: Vec<OsString>,
@@ -32,8 +38,10 @@ pub fn run(options: &Options) -> Result<()> {
     let bench = Artifacts::build(cargo("bench").args(["--package=lb-user", "--bench=kernel", "--no-run"]))?;
     let environment: [(&str, &OsStr); 1] = [("WEIR_BIN", daemon.executable("weir")?.as_os_str())];
     let mut command = exec::as_root(bench.executable("kernel")?, &environment)?;
-    if let Some(file) = &options.json {
-        command.arg("--json").arg(file);
+    for (output, file) in [("--json", &options.json), ("--markdown", &options.markdown), ("--svg", &options.svg)] {
+        if let Some(file) = file {
+            command.arg(output).arg(file);
+        }
     }
-    exec::exec(command.args(&options.filter).args(&options.arguments))
+    exec::exec(command.args(&options.filters).args(&options.arguments))
 }

@@ -26,7 +26,6 @@ use crate::{
         netns::Pair,
         prerequisites::raise_open_file_limit,
         servers::{ManySockets, Nginx, WorkerPlan, children},
-        wait::eventually,
     },
 };
 
@@ -79,7 +78,7 @@ fn of_daemon(kind: &str, pair: &Pair, addresses: &[SocketAddr]) -> Vec<Figure> {
     let start = Instant::now();
     let weir = Weir::start(&pair.server, Pair::SERVER_DEVICE, None, &[]);
     let ready = start.elapsed().as_secs_f64();
-    wait_for_all(&weir);
+    weir.wait_for_backends(usize::from(SERVICES * WORKERS));
     std::thread::sleep(SETTLE);
     let daemon = weir.pid();
     let helper = *children(daemon).first().expect("the helper's process");
@@ -122,16 +121,6 @@ fn of_daemon(kind: &str, pair: &Pair, addresses: &[SocketAddr]) -> Vec<Figure> {
         Figure::new(&name("a worker joins every service, until live"), "ms", joins, Some(CHANGE)),
         Figure::new(&name("it leaves every service, until live"), "ms", leaves, Some(CHANGE)),
     ]
-}
-
-/// Every service has all its backends, ready.
-fn wait_for_all(weir: &Weir) {
-    eventually(Duration::from_secs(30), || {
-        let status = weir.cli(&["status", "--json"]);
-        let backends = status["services"].as_array().into_iter().flatten().flat_map(|one| one["backends"].as_array().into_iter().flatten());
-        let ready = backends.filter(|backend| backend["state"] == "ready").count();
-        if ready == usize::from(SERVICES * WORKERS) { Ok(()) } else { Err(format!("{ready} backends are ready")) }
-    });
 }
 
 /// A process gets a listener in each group, at once, and closes them at once: milliseconds until all tables have it, and have it no more.

@@ -1,7 +1,8 @@
-//! The figures of the data plane on this machine: `cargo xtask bench [FILTER] [--json FILE]`, as root.
+//! The figures of the data plane on this machine: `cargo xtask bench [FILTER ..] [--json FILE] [--markdown FILE] [--svg FILE]`, as root.
 //!
 //! Each part measures one thing and gives one [`Table`]; a part is a file and a line in [`PARTS`]. Markdown goes to the terminal as the
-//! parts end, the same figures go to the file as JSON. The packets are rows of the packet table of the kernel tests.
+//! parts end, the same figures go to the files as JSON, into a page of the documentation, and as bars. The packets are rows of the packet
+//! table of the kernel tests.
 
 // The tests' own modules: what is measured is what is tested.
 #[expect(dead_code, reason = "a library for the tests: the benchmark uses a part of it")]
@@ -11,16 +12,19 @@ mod dataplane;
 #[path = "../../tests/kernel/support/mod.rs"]
 mod support;
 
+mod compare;
 mod daemon;
 mod drops;
 mod flood;
 mod packets;
+mod page;
+mod plot;
 mod programs;
 mod report;
 mod selector;
 mod swap;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use crate::report::Table;
 
@@ -36,20 +40,30 @@ const PARTS: &[(&str, Measure)] = &[
     ("kernel_drops", drops::measure),
     ("daemon", daemon::measure),
     ("flood", flood::measure),
+    ("compare_spread", compare::spread::measure),
+    ("compare_reload", compare::reload::measure),
+    ("compare_slow_worker", compare::slow_worker::measure),
 ];
 
-/// What is to be measured: all, or what has this in the name of its part or in its own.
+/// The files that are written when they are asked for.
+const OUTPUTS: [&str; 3] = ["--json", "--markdown", "--svg"];
+
+/// What is to be measured: all, or what has one of these in the name of its part or in its own.
 #[derive(Debug)]
 struct Filter {
-    text: String,
-    /// The part's name has it, so all of the part is wanted.
+    texts: Vec<String>,
+    /// The part's name has one, so all of the part is wanted.
     whole_part: bool,
 }
 
 impl Filter {
+    fn of_part(part: &str, texts: &[String]) -> Self {
+        Self { texts: texts.to_vec(), whole_part: texts.is_empty() || texts.iter().any(|text| part.contains(text)) }
+    }
+
     /// Whether the figure of this name is wanted.
     fn takes(&self, name: &str) -> bool {
-        self.whole_part || name.contains(&self.text)
+        self.whole_part || self.texts.iter().any(|text| name.contains(text))
     }
 }
 
@@ -60,15 +74,16 @@ fn main() -> ExitCode {
         return support::roles::play(words);
     }
 
-    let mut text = String::new();
-    let mut json = None;
+    let (mut texts, mut files) = (Vec::new(), [const { None }; 3]);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--json" => json = Some(words.next().expect("--json FILE")),
             // What `cargo bench` adds.
             "--bench" => {}
-            _ => text = word,
+            _ => match OUTPUTS.iter().position(|output| *output == word) {
+                Some(output) => files[output] = Some(words.next().unwrap_or_else(|| panic!("{word} FILE"))),
+                None => texts.push(word),
+            },
         }
     }
     if !nix::unistd::geteuid().is_root() {
@@ -76,18 +91,24 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
 
-    let mut figures = serde_json::Map::new();
+    let [json, markdown, svg] = files.each_ref().map(|file| file.as_deref().map(Path::new));
+    let facts = markdown.map(|_| page::facts());
+    let mut tables = Vec::new();
     for (name, measure) in PARTS {
-        let filter = Filter { whole_part: name.contains(&text), text: text.clone() };
-        let table = measure(&filter);
+        let table = measure(&Filter::of_part(name, &texts));
         if !table.rows.is_empty() {
             println!("{table}");
-            figures.insert((*name).to_owned(), table.json());
+            tables.push((*name, table));
         }
     }
     if let Some(file) = json {
-        let text = serde_json::to_string_pretty(&figures).expect("figures are numbers and text");
-        std::fs::write(&file, text + "\n").unwrap_or_else(|error| panic!("{file}: {error}"));
+        report::write_json(file, &tables);
+    }
+    if let (Some(file), Some(facts)) = (markdown, facts) {
+        page::update(file, &tables, &facts);
+    }
+    if let Some(file) = svg {
+        plot::draw(file, &tables);
     }
     ExitCode::SUCCESS
 }

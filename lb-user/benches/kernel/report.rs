@@ -1,6 +1,6 @@
 //! Tables of figures: Markdown for people, JSON for machines.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use serde_json::{Value, json};
 
@@ -45,6 +45,13 @@ impl fmt::Display for Table {
         writeln!(formatter, "| {} |", rule.collect::<Vec<_>>().join(" | "))?;
         rows.iter().try_for_each(|row| writeln!(formatter, "{}", line(row)))
     }
+}
+
+/// Writes all tables into a file, by the names of their parts.
+pub fn write_json(file: &Path, tables: &[(&str, Table)]) {
+    let figures: serde_json::Map<_, _> = tables.iter().map(|(name, table)| ((*name).to_owned(), table.json())).collect();
+    let text = serde_json::to_string_pretty(&figures).expect("figures are numbers and text");
+    std::fs::write(file, text + "\n").unwrap_or_else(|error| panic!("{}: {error}", file.display()));
 }
 
 /// A figure of its own: samples in one unit, and what their median is to stay below.
@@ -106,6 +113,7 @@ fn cell(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Bool(true) => "reached".to_owned(),
         Value::Bool(false) => "missed".to_owned(),
-        other => other.to_string(),
+        // A whole number is one, whatever it was calculated as.
+        other => other.to_string().trim_end_matches(".0").to_owned(),
     }
 }

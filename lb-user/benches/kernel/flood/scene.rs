@@ -16,7 +16,6 @@ use crate::support::{
     flood::{Flood, FloodPlan, Sink, ready},
     netns::Pair,
     servers::{WorkerPlan, Workers},
-    wait::eventually,
 };
 
 const PORT: u16 = 8080;
@@ -80,7 +79,7 @@ impl Scene {
             Setting::Synproxy => synproxy(&pair, target),
             Setting::Weir(mode) => {
                 let daemon = Weir::start(&pair.server, Pair::SERVER_DEVICE, Some(CONFIGURATION), &["--mode", mode]);
-                wait_for_workers(&daemon);
+                daemon.wait_for_backends(WORKERS as usize);
                 weir = Some(daemon);
             }
         }
@@ -158,14 +157,4 @@ fn synproxy(pair: &Pair, target: SocketAddr) {
            ct state invalid drop\n }}\n }}"
     ));
     pair.server.set_sysctl("net.netfilter.nf_conntrack_tcp_loose", "0");
-}
-
-/// The daemon has found the group and steers it.
-fn wait_for_workers(weir: &Weir) {
-    eventually(Duration::from_secs(10), || {
-        let status = weir.cli(&["status", "--json"]);
-        let backends = status["services"].as_array().into_iter().flatten().flat_map(|one| one["backends"].as_array().into_iter().flatten());
-        let ready = backends.filter(|backend| backend["state"] == "ready").count();
-        if ready == WORKERS as usize { Ok(()) } else { Err(format!("{ready} backends are ready")) }
-    });
 }

@@ -1,6 +1,6 @@
 //! The kernel thread that polls a device (threaded NAPI), and what it costs.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::time::Duration;
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -8,6 +8,7 @@ use nix::{
 };
 
 use crate::support::{
+    cpu,
     netns::{Namespace, tool},
     wait::eventually,
 };
@@ -18,12 +19,13 @@ pub struct PollingThread(u32);
 impl PollingThread {
     /// Gives a device that polls (with GRO or an XDP program) a thread of its own, on one CPU.
     pub fn of(namespace: &Namespace, device: &str, cpu: usize) -> Self {
-        let before = polling(device);
+        let name = format!("napi/{device}-");
+        let before = cpu::processes_named(&name);
         // /sys shows the devices of the namespace in which it was mounted, which `ip netns exec` does.
         let switch = format!("echo 1 >/sys/class/net/{device}/threaded");
         tool("ip", &["netns", "exec", namespace.name(), "sh", "-c", &switch]);
         let found = eventually(Duration::from_secs(5), || {
-            polling(device).difference(&before).next().copied().ok_or_else(|| format!("no thread polls {device}"))
+            cpu::processes_named(&name).difference(&before).next().copied().ok_or_else(|| format!("no thread polls {device}"))
         });
         pin(found, cpu);
         Self(found)
@@ -31,9 +33,7 @@ impl PollingThread {
 
     /// The time of a CPU that the thread has had.
     pub fn time(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.0)).expect("the thread lives as long as its device");
-        let nanoseconds = text.split_whitespace().next().and_then(|field| field.parse().ok());
-        Duration::from_nanos(nanoseconds.expect("the time that it ran"))
+        cpu::run_time(self.0)
     }
 }
 
@@ -42,11 +42,4 @@ pub fn pin(process: u32, cpu: usize) {
     let mut only = CpuSet::new();
     only.set(cpu).expect("a CPU's number");
     sched_setaffinity(Pid::from_raw(process.cast_signed()), &only).expect("run on one CPU");
-}
-
-/// The threads that poll devices of that name, in all namespaces.
-fn polling(device: &str) -> BTreeSet<u32> {
-    let name = format!("napi/{device}-");
-    let processes = fs::read_dir("/proc").expect("read /proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    processes.filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(&name))).collect()
 }

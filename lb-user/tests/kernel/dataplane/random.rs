@@ -3,6 +3,7 @@
 use lb_common::Reason;
 
 use super::{Experiment, Plane, XDP_PASS, bpf::Run, harness::Counts, model::Model, rows, world::LOOPBACK};
+use crate::support::random::Random;
 
 /// How many frames.
 const FRAMES: usize = 20_000;
@@ -59,14 +60,7 @@ fn cut(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
 impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     fn frame(&mut self, rows: &[Vec<u8>]) -> Vec<u8> {
         let mut frame = rows[self.below(rows.len())].clone();
         for _ in 0..self.below(4) {
@@ -118,20 +112,5 @@ impl Random {
             }
         }
         frame.truncate(2 * LONGEST);
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        if bound == 0 { 0 } else { self.word() % bound }
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.word().to_le_bytes()[0]
-    }
-
-    fn word(&mut self) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ mixed >> 31) >> 33).expect("31 bits")
     }
 }

@@ -1,5 +1,6 @@
 //! Where the processors' time goes: of each of them, and of one process.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -71,6 +72,22 @@ pub fn of_process(pid: u32) -> Duration {
 /// The same of one thread of this process; none when it has ended.
 pub fn of_thread(thread: i32) -> Option<Duration> {
     times(&format!("/proc/self/task/{thread}/stat")).ok()
+}
+
+/// How long the threads that a process has now have run, by the scheduler's clock and not in ticks. What packets do on arrival is in the
+/// time of whoever sent them on this machine.
+pub fn run_time(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap_or_else(|error| panic!("list the threads of process {pid}: {error}"));
+    // One that has ended since is gone with its time.
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok());
+    let nanoseconds = |text: String| text.split_whitespace().next()?.parse().ok();
+    texts.filter_map(nanoseconds).map(Duration::from_nanos).sum()
+}
+
+/// The processes, and threads of the kernel, whose names begin so.
+pub fn processes_named(prefix: &str) -> BTreeSet<u32> {
+    let processes = fs::read_dir("/proc").expect("read /proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    processes.filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(prefix))).collect()
 }
 
 fn times(file: &str) -> std::io::Result<Duration> {

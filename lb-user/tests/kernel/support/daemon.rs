@@ -170,6 +170,18 @@ impl Weir {
         signal(self.pid(), Signal::SIGHUP);
     }
 
+    /// Waits until so many backends are there, of all services together, and all take new connections.
+    pub fn wait_for_backends(&self, count: usize) {
+        eventually(PATIENCE, || {
+            let status = self.cli(&["status", "--json"]);
+            let services = status["services"].as_array().into_iter().flatten();
+            let backends = services.flat_map(|service| service["backends"].as_array().into_iter().flatten());
+            let (ready, others): (Vec<_>, Vec<_>) = backends.partition(|backend| backend["state"] == "ready");
+            let is_so = ready.len() == count && others.is_empty();
+            if is_so { Ok(()) } else { Err(format!("{} backends are ready and {} are not", ready.len(), others.len())) }
+        });
+    }
+
     /// Scrapes the metrics.
     pub fn metrics(&self) -> Metrics {
         let response =

@@ -18,6 +18,7 @@ pub mod netns;
 pub mod packet;
 pub mod prerequisites;
 pub mod prometheus;
+pub mod random;
 pub mod raw;
 pub mod replay;
 pub mod roles;

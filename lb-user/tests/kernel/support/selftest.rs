@@ -10,7 +10,7 @@ use super::http::get_once;
 use super::load::{Held, Phase, Plan, Steady, UdpFlows, Wrk, WrkReport, open_close};
 use super::metrics::Metrics;
 use super::netns::{Pair, Routed};
-use super::servers::{HaProxy, ManySockets, Nginx, WorkerPlan, Workers, long_body};
+use super::servers::{HaProxy, ManySockets, Nginx, ProxyPlan, WorkerPlan, Workers, long_body};
 use super::trial;
 use super::wait::eventually;
 
@@ -29,6 +29,7 @@ pub fn tests() -> Vec<Trial> {
         trial("support::steady_load_sees_an_outage", steady_load_sees_an_outage),
         trial("support::nginx_serves_and_reloads", nginx_serves_and_reloads),
         trial("support::haproxy_serves_and_reloads", haproxy_serves_and_reloads),
+        trial("support::haproxy_hands_on", haproxy_hands_on),
         trial("support::router_forwards_and_translates", router_forwards_and_translates),
         trial("support::capture_counts", capture_counts),
     ]
@@ -45,8 +46,9 @@ fn metrics_are_read() {
 }
 
 fn wrk_text_is_read() {
-    let text = "Running 1s test @ http://10.0.0.1/\n  71 requests in 1.10s, 25.31KB read\n  Socket errors: connect 1, read 2, write 3, timeout 4\n  Non-2xx or 3xx responses: 5\nRequests/sec: 64.5\n";
-    let expected = WrkReport { requests: 71, connect_errors: 1, read_errors: 2, write_errors: 3, timeouts: 4, bad_status: 5 };
+    let text = "Running 1s test @ http://10.0.0.1/\n  71 requests in 1.10s, 25.31KB read\n  Socket errors: connect 1, read 2, write 3, timeout 4\n  Non-2xx or 3xx responses: 5\nRequests/sec: 64.5\npercentiles: 6 7 8\n";
+    let expected =
+        WrkReport { requests: 71, connect_errors: 1, read_errors: 2, write_errors: 3, timeouts: 4, bad_status: 5, latency: [6, 7, 8] };
     assert_eq!(WrkReport::parse(text), Some(expected));
     assert_eq!(WrkReport::parse("unable to connect"), None);
 }
@@ -203,7 +205,27 @@ fn nginx_serves_and_reloads() {
 
     let wrk = Wrk::start(&pair.client, 20, Duration::from_secs(1), false, &format!("http://{v4}/body")).finish();
     assert!(wrk.requests > 100 && wrk.errors() == 0, "{wrk:?}");
+    assert!(wrk.latency[0] > 0 && wrk.latency.is_sorted(), "{wrk:?}");
     nginx.stop();
+}
+
+/// One nginx whose workers share a socket, and a proxy before it that goes from one address to another at a reload.
+fn haproxy_hands_on() {
+    let pair = Pair::with_addresses(1, 3);
+    let [front, one, other] = [0, 1, 2].map(|number: usize| SocketAddr::new(pair.server_v4[number], 80));
+    let nginx = Nginx::start_sharing(&pair.server, &[one, other], 2);
+    let listening = pair.server.tool("ss", &["-Hltn", "sport", "=", ":80"]);
+    assert_eq!(listening.lines().count(), 2, "one socket for each address: {listening}");
+    let plan = ProxyPlan { listen: front, balance: "roundrobin", servers: vec![one] };
+    let haproxy = HaProxy::in_front(&pair.server, &plan);
+    let clients = Plan::new(front, &pair.client_v4).http("/body", Some(&long_body()));
+    open_close(&pair.client, &clients, 50).assert_no_failure();
+    haproxy.set_plan(&ProxyPlan { servers: vec![other], ..plan });
+    haproxy.reload();
+    haproxy.wait_until_settled();
+    let report = open_close(&pair.client, &clients.starting_at_flow(50), 50);
+    report.assert_no_failure();
+    assert!(report.by_pid.keys().all(|pid| nginx.worker_pids().contains(pid)), "nginx answers: {:?}", report.by_pid);
 }
 
 fn haproxy_serves_and_reloads() {

@@ -27,8 +27,14 @@ impl Times {
     /// The time that so many of a hundred did not exceed (the nearest rank); panics when there is none.
     #[track_caller]
     pub fn percentile(&self, percent: usize) -> Duration {
-        assert!(!self.0.is_empty() && (1..=100).contains(&percent), "the {percent}th percentile of {} times", self.0.len());
-        let rank = (self.0.len() * percent).div_ceil(100);
+        self.per_mille(percent * 10)
+    }
+
+    /// The time that so many of a thousand did not exceed; panics when there is none.
+    #[track_caller]
+    pub fn per_mille(&self, part: usize) -> Duration {
+        assert!(!self.0.is_empty() && (1..=1000).contains(&part), "{part} per mille of {} times", self.0.len());
+        let rank = (self.0.len() * part).div_ceil(1000);
         let mut sorted = self.0.clone();
         *sorted.select_nth_unstable(rank - 1).1
     }
@@ -41,6 +47,11 @@ impl Times {
     /// What 99 of 100 did not exceed.
     pub fn p99(&self) -> Duration {
         self.percentile(99)
+    }
+
+    /// What 999 of 1000 did not exceed.
+    pub fn p999(&self) -> Duration {
+        self.per_mille(999)
     }
 
     /// The longest.

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use super::netns::Entrance;
 use super::wait::eventually;
 
-pub use haproxy::HaProxy;
+pub use haproxy::{HaProxy, ProxyPlan};
 pub use nginx::Nginx;
 pub use worker_role::WorkerPlan;
 pub use workers::{ManySockets, Workers};
@@ -55,6 +55,16 @@ fn wait_until_accepting(entrance: &Entrance, address: SocketAddr, server: &mut C
 pub fn signal(process: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(process).expect("a process id"));
     kill(pid, signal).unwrap_or_else(|error| panic!("send {signal} to process {process}: {error}"));
+}
+
+/// Whether a process has a handler for a signal and does not put it off.
+fn catches(process: u32, signal: Signal) -> bool {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let has = |set: &str| {
+        let signals = text.lines().find_map(|line| line.strip_prefix(set)).and_then(|signals| u64::from_str_radix(signals.trim(), 16).ok());
+        signals.is_some_and(|signals| signals >> (signal as i32 - 1) & 1 == 1)
+    };
+    has("SigCgt:") && !has("SigBlk:")
 }
 
 /// Ends a master process and its workers: by SIGTERM, which lets the master reap them, and by force what is left after a second.

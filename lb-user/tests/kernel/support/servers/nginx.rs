@@ -1,4 +1,5 @@
-//! nginx from the distribution, with `listen .. reuseport`: one socket per worker, all of them open in the master and in every worker.
+//! nginx from the distribution. With `listen .. reuseport` there is one socket per worker, all of them open in the master and in every
+//! worker; without, one for all.
 
 use std::net::SocketAddr;
 use std::process::{Child, Stdio};
@@ -23,10 +24,20 @@ pub struct Nginx {
 impl Nginx {
     /// Starts nginx with so many workers on these addresses and returns when it accepts on the first.
     pub fn start(entrance: &Entrance, listen: &[SocketAddr], workers: usize) -> Self {
+        Self::begin(entrance, listen, workers, "reuseport")
+    }
+
+    /// The same without reuseport, as nginx does by itself: its workers wait at one socket, and who is awake first accepts.
+    pub fn start_sharing(entrance: &Entrance, listen: &[SocketAddr], workers: usize) -> Self {
+        Self::begin(entrance, listen, workers, "")
+    }
+
+    /// `options` are those of `listen`.
+    fn begin(entrance: &Entrance, listen: &[SocketAddr], workers: usize, options: &str) -> Self {
         let directory = server_directory();
         let path = directory.path();
         let configuration = path.join("nginx.conf");
-        fs::write(&configuration, configure(path, listen, workers)).expect("write nginx.conf");
+        fs::write(&configuration, configure(path, listen, workers, options)).expect("write nginx.conf");
         let mut master = entrance
             .command("nginx")
             .arg("-p")
@@ -123,9 +134,9 @@ fn log(directory: &Path) -> String {
     fs::read_to_string(directory.join("error.log")).unwrap_or_default()
 }
 
-fn configure(directory: &Path, listen: &[SocketAddr], workers: usize) -> String {
+fn configure(directory: &Path, listen: &[SocketAddr], workers: usize, options: &str) -> String {
     let directory = directory.display();
-    let listen = listen.iter().map(|address| format!("    listen {address} reuseport backlog=4096;")).collect::<Vec<_>>().join("\n");
+    let listen = listen.iter().map(|address| format!("    listen {address} backlog=4096 {options};")).collect::<Vec<_>>().join("\n");
     format!(
         "daemon off;
 worker_processes {workers};
