@@ -9,7 +9,7 @@ use crate::{
     judge::{Excuses, Killed},
     load::Load,
     netns::live::{PATIENCE, backend_of, status},
-    random::Random,
+    support::random::Random,
     support::{
         servers::{Nginx, children, signal},
         wait::eventually,
@@ -259,7 +259,7 @@ fn reload(world: &World, text: &str, right: bool) {
 fn order(world: &World, random: &mut Random) {
     /// How long an order may take to be carried out, beyond what the daemon takes anyway.
     const MOMENT: Duration = Duration::from_millis(200);
-    let service = SERVICES[usize::try_from(random.below(SERVICES.len() as u64)).unwrap_or(0)];
+    let service = SERVICES[random.index(SERVICES.len())];
     for word in ["on", "auto"] {
         let output = world.weir.cli_output(&["defence", service, word]);
         assert!(output.status.success(), "`weir defence {word}`: {}", String::from_utf8_lossy(&output.stderr));

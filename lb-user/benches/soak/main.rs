@@ -20,7 +20,6 @@ mod judge;
 mod load;
 mod netns;
 mod options;
-mod random;
 mod record;
 mod report;
 mod round;
@@ -37,9 +36,9 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use crate::{
     options::{Options, Sabotage},
-    random::Random,
     record::Record,
     round::Intent,
+    support::random::Random,
     world::World,
 };
 

@@ -8,8 +8,8 @@ use crate::{
     judge::{self, Delays, Holdings},
     load::Load,
     options::Sabotage,
-    random::Random,
     record::{Flooded, Record, Round},
+    support::random::Random,
     support::{
         flood::{Flood, FloodKind, FloodPlan},
         load::Report,
@@ -47,7 +47,7 @@ impl Intent {
         let disturbance = random.one_of(&possible).copied().unwrap_or(Disturbance::Nothing);
         let has_flood = random.percent(FLOODS) && disturbance.bears_a_flood();
         let kind = random.one_of(&KINDS).copied().unwrap_or(FloodKind::Syn);
-        let target = usize::try_from(random.below(SERVICES.len() as u64)).unwrap_or(0);
+        let target = random.index(SERVICES.len());
         Self { disturbance, flood: has_flood.then_some((kind, target)) }
     }
 }

@@ -12,7 +12,7 @@ use lb_user::{
 
 use crate::{
     netns::live::{PATIENCE, status},
-    random::Random,
+    support::random::Random,
     support::{
         daemon::Weir,
         flood::ready,

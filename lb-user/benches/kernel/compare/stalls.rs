@@ -28,8 +28,8 @@ impl Stalls {
         let mut random = Random::new(seed);
         let mut pause = move || {
             let [least, most] = PAUSES;
-            let span = usize::try_from(most.saturating_sub(least).as_millis()).expect("a second or so");
-            least + Duration::from_millis(random.below(span) as u64)
+            let milliseconds = |time: Duration| u64::try_from(time.as_millis()).expect("a second or so");
+            random.milliseconds(milliseconds(least), milliseconds(most))
         };
         let thread = std::thread::spawn(move || {
             let mut stalls = 0;

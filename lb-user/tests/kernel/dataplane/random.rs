@@ -62,8 +62,8 @@ fn cut(mut frame: Vec<u8>) -> Vec<u8> {
 
 impl Random {
     fn frame(&mut self, rows: &[Vec<u8>]) -> Vec<u8> {
-        let mut frame = rows[self.below(rows.len())].clone();
-        for _ in 0..self.below(4) {
+        let mut frame = rows[self.index(rows.len())].clone();
+        for _ in 0..self.index(4) {
             self.mutate(&mut frame, rows);
         }
         frame.resize(frame.len().max(SHORTEST), 0);
@@ -75,38 +75,38 @@ impl Random {
         if length < SHORTEST {
             return;
         }
-        match self.below(8) {
-            0 => frame[self.below(length)] ^= 1 << self.below(8),
+        match self.index(8) {
+            0 => frame[self.index(length)] ^= 1 << self.index(8),
             // Where the headers are, a changed byte changes more.
-            1 => frame[self.below(length.min(64))] = self.byte(),
-            2 => frame.truncate(SHORTEST + self.below(length - SHORTEST + 1)),
+            1 => frame[self.index(length.min(64))] = self.byte(),
+            2 => frame.truncate(SHORTEST + self.index(length - SHORTEST + 1)),
             3 => {
-                let (a, b) = (self.below(length - 1), self.below(length - 1));
+                let (a, b) = (self.index(length - 1), self.index(length - 1));
                 let pair = [frame[a], frame[a + 1]];
                 frame.copy_within(b..b + 2, a);
                 frame[b..b + 2].copy_from_slice(&pair);
             }
             // The head of one row on the tail of another.
             4 => {
-                let other = &rows[self.below(rows.len())];
-                let at = self.below(length.min(other.len()));
+                let other = &rows[self.index(rows.len())];
+                let at = self.index(length.min(other.len()));
                 frame.truncate(at);
                 frame.extend_from_slice(&other[at..]);
             }
             5 => {
-                let at = 12 + 2 * self.below((length - 12) / 2);
+                let at = 12 + 2 * self.index((length - 12) / 2);
                 frame.splice(at..at, [0x81, 0x00, 0x00, 0x07]);
             }
             // A client's port, mostly: other flows fall on other slots.
             6 => {
-                let at = 34 + self.below(2);
+                let at = 34 + self.index(2);
                 if at < length {
                     frame[at] = self.byte();
                 }
             }
             _ => {
-                let from = self.below(length);
-                let to = from + self.below(length - from) + 1;
+                let from = self.index(length);
+                let to = from + self.index(length - from) + 1;
                 let byte = self.byte();
                 frame[from..to.min(from + 8)].fill(byte);
             }
