@@ -29,6 +29,8 @@ enum Setting {
     Proxy(&'static str),
     /// nftables translates the destination to a server for each worker, by this expression.
     Translation(&'static str),
+    /// As the first, with an XDP program on the server's device that passes everything: what no program on veth costs less than.
+    PassingProgram,
     /// A socket for each worker, and Weir with this configuration beside what it does by itself.
     Weir(&'static str),
 }

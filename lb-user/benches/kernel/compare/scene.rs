@@ -8,12 +8,14 @@ use std::{net::SocketAddr, time::Duration};
 use super::Setting;
 use crate::support::{
     daemon::Weir,
+    flood::Sink,
     load::Plan,
     netns::{Namespace, Pair},
     servers::{HaProxy, Nginx, ProxyPlan, children},
 };
 
 const PORT: u16 = 80;
+const XDP_PASS: i32 = 2;
 pub const WORKERS: usize = 4;
 /// Every service is found, and its defence is what it is without a word about it.
 const CONFIGURATION: &str = "discovery.tcp = true\n";
@@ -31,6 +33,7 @@ pub struct Scene {
 enum Balancer {
     /// The kernel, or nginx itself.
     None,
+    PassingProgram(#[expect(dead_code, reason = "it is there as long as this is")] Sink),
     Proxy(HaProxy, ProxyPlan),
     Translation(&'static str),
     Weir(Weir),
@@ -50,11 +53,12 @@ impl Scene {
         pair.client.set_sysctl("net.ipv4.ip_local_port_range", "1024 65535");
         let servers = match setting {
             Setting::OneSocket => Servers::OneNginx(Nginx::start_sharing(&pair.server, &[front], WORKERS)),
-            Setting::Hash | Setting::Weir(_) => Servers::OneNginx(Nginx::start(&pair.server, &[front], WORKERS)),
+            Setting::Hash | Setting::PassingProgram | Setting::Weir(_) => Servers::OneNginx(Nginx::start(&pair.server, &[front], WORKERS)),
             Setting::Proxy(_) | Setting::Translation(_) => Servers::Each((0..WORKERS).map(|number| server(&pair, number)).collect()),
         };
         let balancer = match setting {
             Setting::Hash | Setting::OneSocket => Balancer::None,
+            Setting::PassingProgram => Balancer::PassingProgram(Sink::of_all(&pair.server, Pair::SERVER_DEVICE, XDP_PASS)),
             Setting::Proxy(balance) => {
                 let plan = ProxyPlan { listen: front, balance, servers: (0..WORKERS).map(|number| behind(&pair, number)).collect() };
                 Balancer::Proxy(HaProxy::in_front(&pair.server, &plan), plan)
@@ -127,7 +131,7 @@ impl Scene {
                         haproxy.wait_until_settled();
                     }
                     Balancer::Translation(expression) => translate(&self.pair, expression, workers),
-                    Balancer::None | Balancer::Weir(_) => {}
+                    Balancer::None | Balancer::PassingProgram(_) | Balancer::Weir(_) => {}
                 }
                 std::thread::sleep(BEFORE_A_SERVER_STOPS);
                 all.drain(workers..).for_each(Nginx::stop);

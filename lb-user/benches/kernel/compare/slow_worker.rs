@@ -66,7 +66,7 @@ fn row(name: &str, turns: &[Report], ratio: Option<f64>) -> Vec<Value> {
         time(|report| report.first_response.p50()),
         time(|report| report.first_response.p99()),
         time(|report| report.first_response.p999()),
-        json!(ratio.map(hundredths)),
+        json!(ratio.map(|ratio| (ratio * 1000.0).round() / 1000.0)),
         json!(at_most),
         json!(at_most.zip(ratio).map(|(limit, ratio)| ratio <= limit)),
         json!(turns.iter().map(Report::attempted).sum::<u64>()),

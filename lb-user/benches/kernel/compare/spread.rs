@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{REFERENCE, SETTINGS, by_turns, hundredths, middle, scene::Scene};
+use super::{REFERENCE, SETTINGS, Setting, by_turns, hundredths, middle, scene::Scene};
 use crate::{
     Filter,
     report::Table,
@@ -25,6 +25,9 @@ const PACED: Duration = Duration::from_secs(2);
 /// Threads of the paced client.
 const CLIENTS: usize = 32;
 
+/// Beside them, what of Weir's cost is that of any program there.
+const FLOOR: (&str, Setting) = ("(floor: the hash, XDP passes all)", Setting::PassingProgram);
+
 /// What one turn gave.
 struct Turn {
     per_second: f64,
@@ -39,7 +42,7 @@ struct Turn {
 
 /// Measures all balancers.
 pub fn measure(filter: &Filter) -> Table {
-    let turns = by_turns(filter, SETTINGS, |scene, _| turn(scene));
+    let turns = by_turns(filter, &[SETTINGS, &[FLOOR]].concat(), |scene, _| turn(scene));
     let cost = |turns: &[Turn]| middle(turns, |turn| turn.cost);
     let reference = turns.iter().find(|(name, _)| *name == REFERENCE).map(|(_, turns)| cost(turns));
     Table {
