@@ -70,7 +70,7 @@ impl Qemu {
     pub fn boot(&self, kernel: &Kernel, task: &str, shared: &Path, wire: &Wire<'_>, processors: u32, log: &Path) -> Result<Machine> {
         // It ends also when nobody is left to end it.
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=1", "600"]).arg(&self.program);
+        command.args(["--kill-after=1", "900"]).arg(&self.program);
         if let Some(unpacked) = &self.unpacked {
             command.env("LD_LIBRARY_PATH", unpacked.join("usr/lib/x86_64-linux-gnu"));
             for firmware in ["usr/share/qemu", "usr/share/seabios"] {

@@ -25,10 +25,10 @@ const SCRIPTS: [(&str, &str); 4] = [
 ];
 
 /// An emulated processor is some twenty times slower than a real one.
-const BOOT: Duration = Duration::from_secs(120);
-const PACKETS: Duration = Duration::from_secs(240);
-const CLIENTS: Duration = Duration::from_secs(120);
-const SHORTLY: Duration = Duration::from_secs(20);
+const BOOT: Duration = Duration::from_secs(240);
+const PACKETS: Duration = Duration::from_secs(480);
+const CLIENTS: Duration = Duration::from_secs(240);
+const SHORTLY: Duration = Duration::from_secs(60);
 
 /// The reasons that tell a client's connection by a cookie from a SYN that the kernel answered.
 const BY_COOKIE: &str = "cookie_accepted";

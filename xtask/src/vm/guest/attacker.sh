@@ -18,7 +18,7 @@ read -r _
 within 30 is_served || say failed "the server did not answer in calm"
 say calm "$(options)"
 
-timeout --signal=INT 120 hping3 -q -S -p 80 -i u500 --rand-source 10.99.0.1 >hping3.log 2>&1 &
+timeout --signal=INT 240 hping3 -q -S -p 80 -i u500 --rand-source 10.99.0.1 >hping3.log 2>&1 &
 flood=$!
 sleep 4
 say flood "$(options)"
