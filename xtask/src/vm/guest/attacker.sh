@@ -32,4 +32,5 @@ within 5 grep -q "packets transmitted" hping3.log
 cat hping3.log
 sort curl.log | tail -n 3
 say served "$(grep -c '^200 1 ' curl.log) of $connections, slowest $(sort -k3 -n curl.log | tail -n 1 | cut -d' ' -f3)"
-say sent "$(grep -o '[0-9]* packets transmitted' hping3.log | cut -d' ' -f1)"
+sent=$(grep -o '[0-9]* packets transmitted' hping3.log | cut -d' ' -f1)
+say sent "${sent:-uncounted}"

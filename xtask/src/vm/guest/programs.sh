@@ -17,8 +17,9 @@ say stopped
 if [ "$EMULATED" = true ]; then
     slow="--skip cut_at_every_length --skip in_two_buffers --skip random_ --skip a_flood_of_strays_shows"
 fi
+# Nor what compares files of the checkout, which may lie where this machine has none (/tmp).
 # shellcheck disable=SC2086 # these are words
-WEIR_BIN=$weir /run/vm/kernel dataplane:: $slow >packets.log 2>&1
+WEIR_BIN=$weir /run/vm/kernel dataplane:: --skip the_seeds_of_the_fuzzer $slow >packets.log 2>&1
 code=$?
 cat packets.log
 say packets "$code $(grep '^test result' packets.log)"
