@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
+    process::Command,
 };
 
 use anyhow::Result;
@@ -25,7 +26,7 @@ pub struct Options {
     /// Draw what `compare` and `flood` have measured into this file.
     #[arg(long)]
     svg: Option<PathBuf>,
-    /// Only the measurements whose name contains one of these; `flood` takes three minutes, `compare` four.
+    /// Only the measurements whose name contains one of these; `compare` and `flood` take twelve minutes together.
     filters: Vec<OsString>,
     /// Further arguments of the benchmark.
     #[arg(last = true)]
@@ -34,14 +35,19 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     setup::toolchain()?;
-    let daemon = build::weir(&["--release"])?;
-    let bench = Artifacts::build(cargo("bench").args(["--package=lb-user", "--bench=kernel", "--no-run"]))?;
-    let environment: [(&str, &OsStr); 1] = [("WEIR_BIN", daemon.executable("weir")?.as_os_str())];
-    let mut command = exec::as_root(bench.executable("kernel")?, &environment)?;
+    let mut command = program()?;
     for (output, file) in [("--json", &options.json), ("--markdown", &options.markdown), ("--svg", &options.svg)] {
         if let Some(file) = file {
             command.arg(output).arg(file);
         }
     }
     exec::exec(command.args(&options.filters).args(&options.arguments))
+}
+
+/// The benchmark as root, which knows the daemon: both are built.
+pub fn program() -> Result<Command> {
+    let daemon = build::weir(&["--release"])?;
+    let bench = Artifacts::build(cargo("bench").args(["--package=lb-user", "--bench=kernel", "--no-run"]))?;
+    let environment: [(&str, &OsStr); 1] = [("WEIR_BIN", daemon.executable("weir")?.as_os_str())];
+    exec::as_root(bench.executable("kernel")?, &environment)
 }

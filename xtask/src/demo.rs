@@ -1,15 +1,11 @@
 //! `demo`: Weir at work in network namespaces of this machine, to look at.
 
-use std::{ffi::OsStr, os::unix::process::CommandExt as _};
+use std::os::unix::process::CommandExt as _;
 
 use anyhow::{Result, anyhow};
 use serde_json::json;
 
-use crate::{
-    build,
-    cargo::{Artifacts, cargo},
-    exec, setup,
-};
+use crate::{bench, exec, setup};
 
 /// Show Weir at work: nginx with four workers, a client, a flood, and where to watch; in network namespaces that Ctrl-C takes away.
 #[derive(clap::Args)]
@@ -25,11 +21,8 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     setup::toolchain()?;
     setup::some_tools(&["nginx", "ip", "hping3"])?;
-    let daemon = build::weir(&["--release"])?;
-    // The benchmark's program, which has what this plays: namespaces, servers, clients and a flood.
-    let bench = Artifacts::build(cargo("bench").args(["--package=lb-user", "--bench=kernel", "--no-run"]))?;
-    let environment: [(&str, &OsStr); 1] = [("WEIR_BIN", daemon.executable("weir")?.as_os_str())];
-    let mut command = exec::as_root(bench.executable("kernel")?, &environment)?;
+    // It has what this plays: namespaces, servers, clients and a flood.
+    let mut command = bench::program()?;
     command.args(["--role", "demo"]).arg(json!({ "step": options.step, "once": options.once }).to_string());
     // In our place, not below us: Ctrl-C is meant for it.
     let error = command.exec();

@@ -9,8 +9,8 @@ use crate::{
     judge::{Excuses, Killed},
     load::Load,
     netns::live::{PATIENCE, backend_of, status},
-    support::random::Random,
     support::{
+        random::Random,
         servers::{Nginx, children, signal},
         wait::eventually,
     },

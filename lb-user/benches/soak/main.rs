@@ -32,8 +32,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-
 use crate::{
     options::{Options, Sabotage},
     record::Record,
@@ -42,8 +40,6 @@ use crate::{
     world::World,
 };
 
-/// Set by Ctrl-C and by SIGTERM: the round under way ends, and everything is taken away.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// What Ctrl-C gives a command.
 const INTERRUPTED_EXIT: u8 = 130;
 /// How often a summary is shown.
@@ -68,18 +64,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let action = SigAction::new(SigHandler::Handler(interrupt), SaFlags::SA_RESTART, SigSet::empty());
-        // SAFETY: the handler stores to an atomic, which a signal may interrupt anywhere.
-        unsafe { sigaction(signal, &action) }.expect("handle a signal");
-    }
+    // The round under way ends then, and everything is taken away.
+    let interrupted = support::interrupt::watch();
     support::netns::sweep();
 
     println!("soak for {} minutes; --seed {} repeats its chances", options.length.as_secs() / 60, options.seed);
     let mut record = Record::new();
     // What cannot be carried out panics: an invariant of its own, after which everything is taken away like otherwise.
-    let ended = catch_unwind(AssertUnwindSafe(|| soak(&options, &mut record)));
-    let interrupted = INTERRUPTED.load(Ordering::Relaxed);
+    let ended = catch_unwind(AssertUnwindSafe(|| soak(&options, &mut record, &interrupted)));
+    let interrupted = interrupted.load(Ordering::Relaxed);
     let is_whole = ended.is_ok();
     if let Err(panic) = ended
         && !interrupted
@@ -110,18 +103,14 @@ fn main() -> ExitCode {
     }
 }
 
-extern "C" fn interrupt(_signal: i32) {
-    INTERRUPTED.store(true, Ordering::Relaxed);
-}
-
 /// Round by round, until the time is up; then Weir is stopped, and has to leave nothing.
-fn soak(options: &Options, record: &mut Record) {
+fn soak(options: &Options, record: &mut Record, interrupted: &AtomicBool) {
     let mut world = World::new();
     let mut random = Random::new(options.seed);
     let mut summed_up = Instant::now();
     let mut kept = None;
     record.start = Instant::now();
-    while record.start.elapsed() < options.length && record.broken.len() < ENOUGH && !INTERRUPTED.load(Ordering::Relaxed) {
+    while record.start.elapsed() < options.length && record.broken.len() < ENOUGH && !interrupted.load(Ordering::Relaxed) {
         let is_middle_third = (1..2).contains(&(record.start.elapsed().as_millis() * 3 / options.length.as_millis().max(1)));
         if record.rounds.is_multiple_of(HELD_FOR) {
             world.hold_anew();
@@ -141,7 +130,7 @@ fn soak(options: &Options, record: &mut Record) {
             summed_up = Instant::now();
         }
     }
-    if INTERRUPTED.load(Ordering::Relaxed) {
+    if interrupted.load(Ordering::Relaxed) {
         return;
     }
     if !record.broken.is_empty() {

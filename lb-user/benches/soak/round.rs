@@ -9,11 +9,11 @@ use crate::{
     load::Load,
     options::Sabotage,
     record::{Flooded, Record, Round},
-    support::random::Random,
     support::{
         flood::{Flood, FloodKind, FloodPlan},
         load::Report,
         netns::Pair,
+        random::Random,
     },
     world::{GROUPS, SERVICES, World},
 };

@@ -12,12 +12,12 @@ use lb_user::{
 
 use crate::{
     netns::live::{PATIENCE, status},
-    support::random::Random,
     support::{
         daemon::Weir,
         flood::ready,
         load::{Held, Plan},
         netns::Pair,
+        random::Random,
         servers::{Nginx, WorkerPlan, Workers, long_body},
         wait::eventually,
     },

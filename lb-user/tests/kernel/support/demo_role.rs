@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use lb_user::observe::snapshot::Snapshot;
 use nix::sys::signal::Signal;
 use serde::Deserialize;
-use tokio::signal::{self, unix::SignalKind};
 
 use super::daemon::{Weir, binary};
 use super::flood::hping3;
+use super::interrupt;
 use super::load::{Plan, Report, Steady};
 use super::netns::{Pair, sweep};
 use super::servers::{self, Nginx};
@@ -81,7 +81,7 @@ pub fn play(order: &str) -> ExitCode {
         }
     };
     sweep();
-    let ended = watch_for_signals();
+    let ended = interrupt::watch();
     let mut scene = Scene::new(Duration::from_secs(order.step), ended);
     scene.say_where_to_look();
     let begin = Instant::now();
@@ -98,28 +98,6 @@ pub fn play(order: &str) -> ExitCode {
     }
     println!("\nTidying up: the daemon, nginx, both namespaces.");
     ExitCode::SUCCESS
-}
-
-/// From now on SIGINT and SIGTERM only set this. (A mask would do it too, but the programs that are started would inherit it.)
-fn watch_for_signals() -> Arc<AtomicBool> {
-    let ended = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&ended);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime for the signals");
-    let streams = {
-        let _inside = runtime.enter();
-        [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal::unix::signal(kind).expect("take a signal"))
-    };
-    std::thread::spawn(move || {
-        let [mut interrupt, mut terminate] = streams;
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        set.store(true, Ordering::Relaxed);
-    });
-    ended
 }
 
 impl Scene {

@@ -12,6 +12,7 @@ pub mod dashboards;
 pub mod demo_role;
 pub mod flood;
 pub mod http;
+pub mod interrupt;
 pub mod load;
 pub mod metrics;
 pub mod netns;
