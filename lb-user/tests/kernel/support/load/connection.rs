@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Answer, Exchange, Phase, Plan, cause};
+use super::{Answer, END_OF_FILE, Exchange, Phase, Plan, cause};
 use crate::support::http::{self, Broken};
 
 /// A failure without its time and source, which the caller knows.
@@ -24,8 +24,19 @@ pub(super) struct Outcome {
 /// Opens a connection from `source`; port 0 takes an ephemeral one at connect time, unique by 4-tuple only.
 pub(super) fn open(plan: &Plan, source: SocketAddr) -> Result<Socket, Failed> {
     let socket = prepare(plan, source).map_err(|error| (Phase::Open, cause(&error)))?;
-    socket.connect(&plan.target.into()).map_err(|error| (Phase::Connect, cause(&error)))?;
+    connect(&socket, plan.target).map_err(|error| (Phase::Connect, cause(&error)))?;
     Ok(socket)
+}
+
+/// Connects, however often a signal interrupts the wait: with a timeout on the socket the kernel does not take it up again by itself, and the
+/// next call goes on with the same handshake.
+fn connect(socket: &Socket, target: SocketAddr) -> io::Result<()> {
+    loop {
+        match socket.connect(&target.into()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 fn prepare(plan: &Plan, source: SocketAddr) -> io::Result<Socket> {
@@ -57,8 +68,10 @@ pub(super) fn worker_line(socket: &mut impl Read) -> Result<Answer, Failed> {
     while !line[..length].contains(&b'\n') {
         match socket.read(&mut line[length..]) {
             Ok(0) if length == line.len() => return Err((Phase::Check, "a line too long for a worker's".to_owned())),
-            Ok(0) => return Err((Phase::Receive, "end of file".to_owned())),
+            Ok(0) if length > 0 => return Err((Phase::Check, "the end of file in a worker's line".to_owned())),
+            Ok(0) => return Err((Phase::Receive, END_OF_FILE.to_owned())),
             Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err((Phase::Receive, cause(&error))),
         }
     }
@@ -76,7 +89,8 @@ fn get_repeatedly(socket: &mut (impl Read + Write), path: &str, body: Option<&[u
                 return Ok(outcome);
             }
             Err(Broken::Send(error)) => return Err((Phase::Send, cause(&error))),
-            Err(Broken::Receive { error, .. }) => return Err((Phase::Receive, cause(&error))),
+            Err(Broken::Receive { received: 0, error }) => return Err((Phase::Receive, cause(&error))),
+            Err(Broken::Receive { error, .. }) => return Err((Phase::Receive, format!("{} in a response", cause(&error)))),
             Err(broken @ Broken::Malformed(_)) => return Err((Phase::Check, broken.to_string())),
         };
         if response.status != 200 {

@@ -134,6 +134,7 @@ fn log(directory: &Path) -> String {
     fs::read_to_string(directory.join("error.log")).unwrap_or_default()
 }
 
+/// A client that the kernel reset, and whose connection is there still, keeps a worker that shuts down for as long as a header may take.
 fn configure(directory: &Path, listen: &[SocketAddr], workers: usize, options: &str) -> String {
     let directory = directory.display();
     let listen = listen.iter().map(|address| format!("    listen {address} backlog=4096 {options};")).collect::<Vec<_>>().join("\n");
@@ -148,6 +149,7 @@ http {{
   client_body_temp_path {directory}/client; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
   uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
   keepalive_requests 1000000;
+  client_header_timeout 5s;
   server {{
 {listen}
     add_header X-Worker $pid always;
