@@ -101,12 +101,12 @@ impl HostFacts {
             }
             if dataplane.restores() {
                 let found = dataplane.survival(interface);
+                tracing::debug!("{}: tried connections of cookies: {found:?}", interface.name);
                 for (is_ipv4, survival) in [(true, found.v4), (false, found.v6)] {
                     let kernels_survive = match survival {
                         Some(Survival::Lost) => false,
                         Some(Survival::KernelsOnly) => true,
-                        Some(Survival::Unclear(why)) => {
-                            tracing::debug!("{}: it is not clear whether a cookie's connection survives: {why}", interface.name);
+                        Some(Survival::Unclear(_)) => {
                             if !loose_is_off() {
                                 continue;
                             }

@@ -2,8 +2,8 @@
 //!
 //! The stack has seen no SYN of such a connection, and a packet filter that tracks connections may take its first ACK for a stray: with
 //! `ct state new tcp flags != syn drop`, or with `nf_conntrack_tcp_loose` at 0 and a rule against invalid packets. No reading of rules
-//! tells for sure, so it is tried: a frame with such an ACK comes in by the interface as if XDP had passed it, and either a listener here
-//! gets the connection or not. It is then closed without a packet to anybody.
+//! tells for sure, so it is tried: frames with such ACKs come in by the interface as if XDP had passed them, and either a listener here gets
+//! the connections or not. They are then closed without a packet to anybody.
 
 use std::{
     io,
@@ -32,21 +32,27 @@ use super::{
 };
 use crate::network::{Interface, sysctl};
 
-/// How long the connection may take: the stack has the ACK when the frame is handed over, and only a queue to another CPU is in between.
+/// How many connections are tried at once, all of which must survive.
+///
+/// What translation compares is not set in a request that a program made, and the kernel does not clear its memory: not the port, nor
+/// whether the listener is transparent (`no_srccheck`, which `inet_sk_transparent` in include/net/tcp.h asks). So what the memory held before
+/// may let one survive where the next is lost, and it does once in some fifty starts on a host whose memory was used for much else.
+const TRIES: u16 = 16;
+/// How long they may take: the stack has the ACKs when the frames are handed over, and only a queue to another CPU is in between.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// An address of the range for benchmarks (RFC 2544), for an interface in whose subnet there is no other.
 const FAR: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1))];
 
-/// What became of the connection.
+/// What became of the connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Survival {
-    /// A listener got it.
+    /// A listener got them all.
     Survives,
     /// The ACK reaches a listener, but what `restore_request` has told the kernel of it is lost on the way. So a cookie of the kernel's own
     /// is honoured, and one of ours is not.
     ///
     /// Address translation does this to IPv4, even where no rule of it applies: it takes a packet whose socket has another port for one
-    /// that it has rewritten, and forgets the socket; and in a request that a program made, the port is not set yet
+    /// that it has rewritten, and forgets the socket; and in a request that a program made, the port is not set yet, see [`TRIES`]
     /// (`nf_nat_inet_port_was_mangled` in net/netfilter/nf_nat_proto.c, Linux 6.18).
     KernelsOnly,
     /// The kernel was ready to make it, and a rule of this host kept the ACK from TCP.
@@ -97,24 +103,28 @@ impl Dataplane {
         }
         let Some(mac) = interface.mac.filter(|mac| *mac != 0) else { return unclear("the interface has no MAC address") };
         let neighbour = neighbour(own, all);
-        let from = SocketAddr::new(neighbour.unwrap_or(FAR[usize::from(own.0.is_ipv6())]), from_port()?);
+        let from = clients(neighbour.unwrap_or(FAR[usize::from(own.0.is_ipv6())]))?;
         let listener = TcpListener::bind((own.0, 0))?;
         listener.set_nonblocking(true)?;
-        let frame = acknowledgement(mac, from, listener.local_addr()?);
+        let to = listener.local_addr()?;
         let attributes = RequestAttributes { maximum_segment_size: 1_460, ..RequestAttributes::default() };
         let program = syscall::load(&Load::xdp_pass())?;
 
         let before = self.maps.restored().map_err(io::Error::other)?;
-        sys::receive(&program, RestoreRequest::new(attributes).as_bytes(), &frame, interface.index)?;
-        if let Some(connection) = accept(&listener, from)? {
-            end_silently(connection);
+        for from in from {
+            let frame = acknowledgement(mac, from, to);
+            sys::receive(&program, RestoreRequest::new(attributes).as_bytes(), &frame, interface.index)?;
+        }
+        let survivors = accept(&listener, &from)?;
+        survivors.iter().for_each(end_silently);
+        if survivors.len() == from.len() {
             return Ok(Survival::Survives);
         }
         let after = self.maps.restored().map_err(io::Error::other)?;
         let moved = |outcome: Restored| after[outcome as usize] > before[outcome as usize];
         match Restored::ALL.into_iter().find(|outcome| moved(*outcome)) {
             Some(Restored::Restored) if neighbour.is_some() => {
-                let arrives = arrives(|frame| sys::receive(&program, &[], frame, interface.index), mac, from, own.0)?;
+                let arrives = arrives(|frame| sys::receive(&program, &[], frame, interface.index), mac, from[0], own.0)?;
                 Ok(if arrives { Survival::KernelsOnly } else { Survival::Lost })
             }
             // The ACK may as well have been dropped for its source, which no route leads to.
@@ -125,12 +135,16 @@ impl Dataplane {
     }
 }
 
-/// A port that the ACK comes from, another one each time: the kernel does not clear the memory of a request, in which the port of the one
-/// before may be found, and be right by chance.
-fn from_port() -> io::Result<u16> {
+/// Whom the ACKs come from: one address and, each time anew, some of its ports, so that no connection of before is met.
+fn clients(address: IpAddr) -> io::Result<[SocketAddr; TRIES as usize]> {
     const FIRST: u16 = 1 << 15;
     let [word, _] = random_key().map_err(io::Error::other)?;
-    Ok(u16::try_from(word & 0x7fff).unwrap_or(0) | FIRST)
+    let start = u16::try_from(word & 0x7fff).unwrap_or(0);
+    let mut offset = 0;
+    Ok([(); TRIES as usize].map(|()| {
+        offset += 1;
+        SocketAddr::new(address, FIRST | ((start + offset) % FIRST))
+    }))
 }
 
 /// Whether an ACK of no connection gets as far as a listener, who is told nothing of it: a filter on the socket drops it there, and the
@@ -236,20 +250,28 @@ fn acknowledgement(mac: u64, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     [&mac.to_be_bytes()[2..], &SENDER, &kind.to_be_bytes(), &packet].concat()
 }
 
-/// The connection from that address, if it comes in time.
-fn accept(listener: &TcpListener, from: SocketAddr) -> io::Result<Option<TcpStream>> {
+/// The connections from those addresses that come in time.
+fn accept(listener: &TcpListener, from: &[SocketAddr]) -> io::Result<Vec<TcpStream>> {
     let until = Instant::now() + PATIENCE;
+    let mut accepted = Vec::new();
     loop {
         match listener.accept() {
-            Ok((connection, peer)) if peer.ip() == from.ip() && peer.port() == from.port() => return Ok(Some(connection)),
-            // Somebody else has found the port.
-            Ok(_) => continue,
+            Ok((connection, peer)) => {
+                // Somebody else may have found the port.
+                if from.iter().any(|from| (from.ip(), from.port()) == (peer.ip(), peer.port())) {
+                    accepted.push(connection);
+                }
+                if accepted.len() == from.len() {
+                    return Ok(accepted);
+                }
+                continue;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         let rest = until.saturating_duration_since(Instant::now());
         if rest.is_zero() {
-            return Ok(None);
+            return Ok(accepted);
         }
         let rest = Timespec::try_from(rest).map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&rest)) {
@@ -260,8 +282,8 @@ fn accept(listener: &TcpListener, from: SocketAddr) -> io::Result<Option<TcpStre
 }
 
 /// Closes a connection whose other end does not exist: in repair mode the kernel sends nothing.
-fn end_silently(connection: TcpStream) {
-    if let Err(error) = sys::set_socket_option(&connection, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1) {
+fn end_silently(connection: &TcpStream) {
+    if let Err(error) = sys::set_socket_option(connection, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1) {
         tracing::debug!("the end of the test's connection is sent to nobody: {error}");
     }
 }
