@@ -1,17 +1,16 @@
 //! `fuzz`: the fuzz targets of lb-common, each for a while, with cargo-fuzz, which is installed below `target` if it is missing.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{cargo::workspace, exec};
+use crate::{cargo::workspace, exec, setup::CargoTool};
 
-/// The version that is installed: the last that the project was fuzzed with.
-const VERSION: &str = "0.13.2";
+const CARGO_FUZZ: CargoTool = CargoTool { name: "cargo-fuzz", version: "0.13.2", takes: "less than a minute, with a C++ compiler" };
 
 /// Fuzz the parsers, the cookies and the answers to SYNs: each target for some seconds. What it finds fails the command and stays.
 #[derive(clap::Args)]
@@ -49,16 +48,7 @@ struct Fuzz {
 impl Fuzz {
     fn new() -> Result<Self> {
         let directory = workspace().join("target/fuzz");
-        let installed = directory.join("bin/cargo-fuzz");
-        let program = match exec::find_program("cargo-fuzz") {
-            Some(program) => program,
-            None if installed.is_file() => installed,
-            None => {
-                install(&directory)?;
-                installed
-            }
-        };
-        Ok(Self { program, package: workspace().join("lb-common"), directory })
+        Ok(Self { program: CARGO_FUZZ.find()?, package: workspace().join("lb-common"), directory })
     }
 
     fn command(&self, subcommand: &str) -> Command {
@@ -92,15 +82,6 @@ impl Fuzz {
 /// The seeds of a target, seen from lb-common. What answers the options of SYNs has those of what reads them.
 fn seeds(target: &str) -> PathBuf {
     Path::new("fuzz/seeds").join(if target == "syn_ack" { "tcp_options" } else { target })
-}
-
-fn install(directory: &Path) -> Result<()> {
-    eprintln!("xtask: installing cargo-fuzz {VERSION} into {} (less than a minute)", directory.display());
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["install", "cargo-fuzz", "--quiet", "--locked", "--version", VERSION, "--root"]).arg(directory);
-    cargo.arg("--target-dir").arg(directory.join("install"));
-    exec::exec(&mut cargo).context("cargo-fuzz could not be built: it needs crates.io (or a filled cargo cache) and a C++ compiler")?;
-    fs::remove_dir_all(directory.join("install")).context("cannot remove what cargo-fuzz was built in")
 }
 
 #[cfg(test)]

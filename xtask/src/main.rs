@@ -1,10 +1,11 @@
-//! The project's commands: `cargo xtask setup`, `build`, `run`, `demo`, `test`, `bench`, `flood`, `soak`, `fuzz`, `vm`, `package`.
+//! The project's commands: `cargo xtask setup`, `build`, `run`, `demo`, `test`, `bench`, `flood`, `soak`, `fuzz`, `vm`, `package`, `audit`.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod audit;
 mod bench;
 mod build;
 mod cargo;
@@ -40,6 +41,7 @@ enum Command {
     Fuzz(fuzz::Options),
     Vm(vm::Options),
     Package(package::Options),
+    Audit(audit::Options),
 }
 
 fn main() -> ExitCode {
@@ -66,5 +68,6 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Vm(options) => vm::run(&options),
         Command::Package(options) => package::run(&options),
+        Command::Audit(options) => audit::run(&options),
     }
 }

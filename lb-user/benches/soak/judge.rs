@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use lb_user::dataplane::TRIES;
+
 /// How soon after its worker's end a connection notices.
 const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 /// Of so many connections made while a flood goes on, one may have to send its SYN again: the flood and its answers fill rings of 256 frames.
 const ONE_SYN_AGAIN_OF: u64 = 100;
-/// At its start, at a reload and once a minute the daemon tries out whether cookies survive this host's rules, by at most four connections
-/// that it makes and takes itself. A round has no more than two such times.
-const SELF_TESTS: u64 = 8;
+/// At its start, at a reload and once a minute the daemon tries out the host by so many connections that it makes and takes itself: whether
+/// cookies of either family survive, and which window the kernel announces.
+const SELF_TEST: u64 = 2 * TRIES as u64 + 1;
+/// How many such times a round has at most.
+const SELF_TESTS: u64 = 3;
 
 /// A worker that was killed while connections came in.
 #[derive(Clone, Debug)]
@@ -184,8 +188,8 @@ pub const EQUATIONS: [(&str, &str); 8] = [
     ("SYNs", "SYNs that opened a flow, of all services = connections that the clients tried + SYNs sent again (in calm)"),
     (
         "established",
-        "connections established, of all backends = the kernel's own count, Tcp.PassiveOpens (unless a backend left; at most 8 less, by which \
-         the daemon tested the host meanwhile)",
+        "connections established, of all backends = the kernel's own count, Tcp.PassiveOpens (unless a backend left; less by 33, \
+         twice or three times that, by which the daemon tested the host meanwhile)",
     ),
     (
         "clients",
@@ -199,9 +203,10 @@ pub const EQUATIONS: [(&str, &str); 8] = [
 pub fn equations(books: &Books) -> Vec<(usize, Result<(), String>)> {
     let equal = |what: &str, left: u64, right: u64| if left == right { Ok(()) } else { Err(format!("{what}: {left} is not {right}")) };
     let sum = |count: fn(&Tally) -> u64| books.services.iter().map(count).sum::<u64>();
-    let about = |what: &str, left: u64, right: u64, less: u64| {
-        let right_ones = right.saturating_sub(less)..=right;
-        if right_ones.contains(&left) { Ok(()) } else { Err(format!("{what}: {left} is not {right}, and not at most {less} less")) }
+    let but_self_tests = |what: &str, left: u64, right: u64| {
+        let tests = right.checked_sub(left).filter(|less| less % SELF_TEST == 0).map(|less| less / SELF_TEST);
+        let is_right = tests.is_some_and(|tests| tests <= SELF_TESTS);
+        if is_right { Ok(()) } else { Err(format!("{what}: {left} is not {right}, nor less by {SELF_TEST}, twice or three times that")) }
     };
     let mut found =
         vec![(0, equal("verdicts and packets", books.verdicts, books.received)), (1, equal("misses", books.misses + books.no_record, 0))];
@@ -215,7 +220,7 @@ pub fn equations(books: &Books) -> Vec<(usize, Result<(), String>)> {
                 found.push((6, equal(&format!("{name}: established and answered"), tally.established, tally.ok)));
             }
         }
-        found.push((5, about("established and Tcp.PassiveOpens", sum(|tally| tally.established), books.passive_opens, SELF_TESTS)));
+        found.push((5, but_self_tests("established and Tcp.PassiveOpens", sum(|tally| tally.established), books.passive_opens)));
     }
     if books.calm {
         found.push((4, equal("SYNs and connections tried", sum(|tally| tally.opened), sum(|tally| tally.attempted) + books.syns_again)));

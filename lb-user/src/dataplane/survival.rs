@@ -32,12 +32,12 @@ use super::{
 };
 use crate::network::{Interface, sysctl};
 
-/// How many connections are tried at once, all of which must survive.
+/// How many connections of each family are tried at once, all of which must survive.
 ///
 /// What translation compares is not set in a request that a program made, and the kernel does not clear its memory: not the port, nor
 /// whether the listener is transparent (`no_srccheck`, which `inet_sk_transparent` in include/net/tcp.h asks). So what the memory held before
 /// may let one survive where the next is lost, and it does once in some fifty starts on a host whose memory was used for much else.
-const TRIES: u16 = 16;
+pub const TRIES: u16 = 16;
 /// How long they may take: the stack has the ACKs when the frames are handed over, and only a queue to another CPU is in between.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// An address of the range for benchmarks (RFC 2544), for an interface in whose subnet there is no other.

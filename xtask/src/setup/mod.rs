@@ -8,11 +8,13 @@ use crate::{
 };
 
 mod apt;
+mod cargo_tool;
 mod compiler;
 mod linker;
 mod packaging;
 mod tools;
 
+pub use cargo_tool::CargoTool;
 pub use packaging::{cargo_deb, debootstrap, static_target};
 
 /// Install what is missing: a compiler and a linker for the kernel's object, and the tools of the tests.

@@ -8,14 +8,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::apt;
+use super::{CargoTool, apt};
 use crate::{
     cargo::workspace,
     exec::{self, find_program},
 };
 
-/// The version of cargo-deb that is installed: the last that packages were made with.
-const CARGO_DEB: &str = "3.8.0";
+const CARGO_DEB: CargoTool = CargoTool { name: "cargo-deb", version: "3.8.0", takes: "a minute or two" };
 
 /// Makes sure that cargo can build for `target`, whose C library is musl: Rust's standard library for it, and a compiler for the C of
 /// ring.
@@ -32,21 +31,10 @@ pub fn static_target(target: &str) -> Result<()> {
     program("musl-gcc", "musl-tools", "the C compiler of the static binary").map(drop)
 }
 
-/// cargo-deb: on `PATH`, or built below `target`.
+/// cargo-deb, and what it needs of Debian.
 pub fn cargo_deb() -> Result<PathBuf> {
     program("dpkg-deb", "dpkg", "the tools of Debian's packages")?;
-    let directory = workspace().join("target/cargo-deb");
-    let installed = directory.join("bin/cargo-deb");
-    if let Some(program) = find_program("cargo-deb") {
-        return Ok(program);
-    }
-    if !installed.is_file() {
-        eprintln!("xtask: installing cargo-deb {CARGO_DEB} into {} (a minute or two)", directory.display());
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["install", "cargo-deb", "--quiet", "--locked", "--version", CARGO_DEB, "--root"]).arg(&directory);
-        exec::exec(cargo.env_remove("CARGO_TARGET_DIR")).context("cargo-deb could not be installed; put one on PATH to do without")?;
-    }
-    Ok(installed)
+    CARGO_DEB.find()
 }
 
 /// debootstrap, which makes a Debian in a directory.
