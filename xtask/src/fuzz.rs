@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{cargo::workspace, exec, setup::CargoTool};
 
-const CARGO_FUZZ: CargoTool = CargoTool { name: "cargo-fuzz", version: "0.13.2", takes: "less than a minute, with a C++ compiler" };
+const CARGO_FUZZ: CargoTool =
+    CargoTool { name: "cargo-fuzz", version: "0.13.2", profile: "release", takes: "less than a minute, with a C++ compiler" };
 
 /// Fuzz the parsers, the cookies and the answers to SYNs: each target for some seconds. What it finds fails the command and stays.
 #[derive(clap::Args)]

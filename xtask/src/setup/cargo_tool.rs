@@ -16,6 +16,8 @@ pub struct CargoTool {
     pub name: &'static str,
     /// What is installed: the last that the project was tried with.
     pub version: &'static str,
+    /// `release`, or `dev` where what it does takes no time and building it would.
+    pub profile: &'static str,
     /// How long that takes.
     pub takes: &'static str,
 }
@@ -23,7 +25,7 @@ pub struct CargoTool {
 impl CargoTool {
     /// Where it is: on `PATH`, or below `target`, where it is built if it is missing.
     pub fn find(&self) -> Result<PathBuf> {
-        let Self { name, version, takes } = self;
+        let Self { name, version, profile, takes } = self;
         let directory = workspace().join("target").join(name);
         let installed = directory.join("bin").join(name);
         if let Some(program) = find_program(name) {
@@ -33,8 +35,8 @@ impl CargoTool {
             eprintln!("xtask: installing {name} {version} into {} ({takes})", directory.display());
             let build = directory.join("install");
             let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-            cargo.args(["install", name, "--quiet", "--locked", "--version", version, "--root"]).arg(&directory);
-            cargo.arg("--target-dir").arg(&build).env_remove("CARGO_TARGET_DIR");
+            cargo.args(["install", name, "--quiet", "--locked", "--version", version, "--profile", profile, "--root"]);
+            cargo.arg(&directory).arg("--target-dir").arg(&build).env_remove("CARGO_TARGET_DIR");
             exec::exec(&mut cargo)
                 .with_context(|| format!("{name} could not be built: it needs crates.io (or a filled cargo cache); or put one on PATH"))?;
             fs::remove_dir_all(&build).with_context(|| format!("cannot remove what {name} was built in"))?;

@@ -14,7 +14,7 @@ use crate::{
     exec::{self, find_program},
 };
 
-const CARGO_DEB: CargoTool = CargoTool { name: "cargo-deb", version: "3.8.0", takes: "a minute or two" };
+const CARGO_DEB: CargoTool = CargoTool { name: "cargo-deb", version: "3.8.0", profile: "release", takes: "a minute or two" };
 
 /// Makes sure that cargo can build for `target`, whose C library is musl: Rust's standard library for it, and a compiler for the C of
 /// ring.
