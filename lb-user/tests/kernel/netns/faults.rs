@@ -65,7 +65,7 @@ impl Setup {
     /// `weir run` with these arguments in the server's namespace, to its end, started by `prefix`.
     fn run(&self, prefix: &[&str], arguments: &[&str]) -> Output {
         let mut words: Vec<String> = prefix.iter().map(ToString::to_string).collect();
-        words.extend(["timeout".to_owned(), "20".to_owned(), binary().display().to_string(), "run".to_owned()]);
+        words.extend(["timeout".to_owned(), "20".to_owned(), self.weir.binary().display().to_string(), "run".to_owned()]);
         words.extend(arguments.iter().map(ToString::to_string));
         words.extend(["--instance".to_owned(), self.weir.instance().to_owned()]);
         words.extend(["--run-dir".to_owned(), self.run_dir().display().to_string()]);
@@ -157,14 +157,21 @@ fn assert_refused_in_json(output: &Output, exit: i32, says: &[&str]) -> Value {
 fn without_root() {
     let mut setup = Setup::new();
     let directory = setup.run_dir();
-    std::fs::set_permissions(&directory, Permissions::from_mode(0o755)).expect("open the directory");
+    let open = |directory: &Path| std::fs::set_permissions(directory, Permissions::from_mode(0o755)).expect("open the directory");
+    open(&directory);
+    // The checkout may be in root's home, which nobody else can read.
+    let elsewhere = tempfile::tempdir().expect("make a temporary directory");
+    open(elsewhere.path());
+    let readable = elsewhere.path().join("weir");
+    std::fs::copy(binary(), &readable).expect("copy weir");
+    setup.weir.set_binary(&readable);
     let nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
     setup.refused(&nobody, &["--iface", Pair::SERVER_DEVICE], 4, &["takes root", "sudo"]);
     setup.start_rightly();
     // What the daemon says is for root alone.
     let status = Command::new(nobody[0])
         .args(&nobody[1..])
-        .arg(binary())
+        .arg(readable)
         .args(["status", "--instance", setup.weir.instance(), "--run-dir"])
         .arg(directory)
         .output()

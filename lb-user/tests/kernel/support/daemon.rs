@@ -105,6 +105,11 @@ impl Weir {
         self.child.as_ref().expect("the daemon runs").id()
     }
 
+    /// The program that this daemon is started from.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// From the next start on, another program (for upgrades).
     pub fn set_binary(&mut self, binary: &Path) {
         binary.clone_into(&mut self.binary);
