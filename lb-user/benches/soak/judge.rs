@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_user::dataplane::TRIES;
+use lb_user::dataplane::SURVIVAL_TRIES;
 
 /// How soon after its worker's end a connection notices.
 const NOTICED_WITHIN: Duration = Duration::from_secs(1);
@@ -10,7 +10,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 const ONE_SYN_AGAIN_OF: u64 = 100;
 /// At its start, at a reload and once a minute the daemon tries out the host by so many connections that it makes and takes itself: whether
 /// cookies of either family survive, and which window the kernel announces.
-const SELF_TEST: u64 = 2 * TRIES as u64 + 1;
+const SELF_TEST: u64 = 2 * SURVIVAL_TRIES as u64 + 1;
 /// How many such times a round has at most.
 const SELF_TESTS: u64 = 3;
 

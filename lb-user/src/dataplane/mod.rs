@@ -28,7 +28,7 @@ pub use events::{Events, KernelLog};
 pub use load::{Dataplane, Options, Programs, boot_time, monotonic_time, random_key};
 pub use maps::Maps;
 pub use pins::{Pins, SOCKETS};
-pub use survival::{Survival, Survivals, TRIES};
+pub use survival::{Survival, Survivals, TRIES as SURVIVAL_TRIES};
 pub use sys::XdpMode;
 pub use trace::Trace;
 pub use watch::{ReasonNames, WatchMaps, Watching, drop_reason_names};

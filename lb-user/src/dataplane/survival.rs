@@ -74,7 +74,7 @@ pub struct Survivals {
 type Own = (IpAddr, IpAddr);
 
 impl Dataplane {
-    /// Tries it on an interface that is attached. This takes less than a millisecond for each family, and [`PATIENCE`] where the
+    /// Tries it on an interface that is attached. This takes a millisecond or two for each family, and [`PATIENCE`] where a
     /// connection is lost. The calling thread must be in the interface's namespace.
     #[must_use]
     pub fn survival(&self, interface: &Interface) -> Survivals {
@@ -111,8 +111,8 @@ impl Dataplane {
         let program = syscall::load(&Load::xdp_pass())?;
 
         let before = self.maps.restored().map_err(io::Error::other)?;
-        for from in from {
-            let frame = acknowledgement(mac, from, to);
+        for from in &from {
+            let frame = acknowledgement(mac, *from, to);
             sys::receive(&program, RestoreRequest::new(attributes).as_bytes(), &frame, interface.index)?;
         }
         let survivors = accept(&listener, &from)?;
@@ -136,15 +136,11 @@ impl Dataplane {
 }
 
 /// Whom the ACKs come from: one address and, each time anew, some of its ports, so that no connection of before is met.
-fn clients(address: IpAddr) -> io::Result<[SocketAddr; TRIES as usize]> {
+fn clients(address: IpAddr) -> io::Result<Vec<SocketAddr>> {
     const FIRST: u16 = 1 << 15;
     let [word, _] = random_key().map_err(io::Error::other)?;
     let start = u16::try_from(word & 0x7fff).unwrap_or(0);
-    let mut offset = 0;
-    Ok([(); TRIES as usize].map(|()| {
-        offset += 1;
-        SocketAddr::new(address, FIRST | ((start + offset) % FIRST))
-    }))
+    Ok((0..TRIES).map(|offset| SocketAddr::new(address, FIRST | ((start + offset) % FIRST))).collect())
 }
 
 /// Whether an ACK of no connection gets as far as a listener, who is told nothing of it: a filter on the socket drops it there, and the

@@ -71,8 +71,7 @@ fn a_million_acks(v6: bool, ordered: bool) {
     assert_eq!(sent.sent, ACKS);
     assert!(refused(&whole) >= ACKS / 2, "{:?}", whole.moved());
     // Of a million guesses one is right in some sixty runs (26 bits), and the listener answers what it gets then.
-    let guessed = whole.reason("cookie_accepted").saturating_sub(whole.reason("cookie_sent"));
-    let guessed = i64::try_from(guessed).expect("a few");
+    let guessed = i64::try_from(whole.reason("cookie_accepted").saturating_sub(whole.reason("cookie_sent"))).expect("a few");
     assert!(guessed <= 2 && noticed.resets() <= guessed, "{guessed} guessed: {:?}", noticed.kernel.moved());
     // One in 32 is looked at, and a flood's window is 10 ms.
     let before = if ordered { guessed } else { 3_000 };
